@@ -1,0 +1,1 @@
+"""DICOM series, plans and regions in; a `pipeline.case.Case` out."""

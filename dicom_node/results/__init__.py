@@ -1,0 +1,1 @@
+"""One file an object: how an assessment leaves as files and as DICOM."""

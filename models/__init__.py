@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: the learned networks, their weights and their training. No geometry, no DICOM."""

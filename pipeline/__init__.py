@@ -1,0 +1,1 @@
+"""Volumes in, assessment out: pure functions. No DICOM, no files, no clock, no logging."""

@@ -1,0 +1,115 @@
+"""What goes into an assessment: the plan with its baseline, one follow-up, and what earlier follow-ups found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+from pipeline.geometry import FrameMismatch
+from pipeline.transform import Transform
+from pipeline.volume import Mask, Volume
+
+Organ = Literal["liver", "lung", "kidney", "bone", "soft_tissue"]
+Energy = Literal["cryoablation", "radiofrequency", "microwave"]
+ContrastPhase = Literal["unenhanced", "arterial", "portal_venous", "delayed", "enhanced", "unknown"]
+Outcome = Literal["local_progression", "incomplete_coverage", "not_assessable", "narrow_margin", "complete"]
+Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Applicator:
+    """One probe, needle or antenna as placed; points in the baseline's frame."""
+
+    model: str
+    tip_lps_mm: Point
+    entry_lps_mm: Point
+
+
+@dataclass(frozen=True)
+class ProtocolPhase:
+    """One step of the protocol, e.g. freeze 600 s; power where the energy has one."""
+
+    phase: Literal["freeze", "thaw", "heat"]
+    duration_s: float
+    power_w: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Lesion:
+    """One index tumor as planned; regions in the baseline's frame, on any grid of their own."""
+
+    lesion_id: str
+    required_margin_mm: float
+    tumor: Mask
+    simulated_zone: Mask | None = None
+    applicators: tuple[Applicator, ...] = ()
+    protocol: tuple[ProtocolPhase, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.required_margin_mm < 0:
+            raise ValueError(f"lesion {self.lesion_id}: the required margin cannot be negative")
+        if self.tumor.is_empty:
+            raise ValueError(f"lesion {self.lesion_id}: the tumor region is empty")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What was planned and done, with the scan it was planned on."""
+
+    plan_id: str
+    organ: Organ
+    energy: Energy
+    procedure_date: date
+    baseline: Volume
+    lesions: tuple[Lesion, ...]
+    organ_mask: Mask | None = None
+
+    def __post_init__(self) -> None:
+        if not self.lesions:
+            raise ValueError("a plan needs at least one lesion")
+        frame = self.baseline.geometry.frame_uid
+        regions = [self.organ_mask, *(x for lesion in self.lesions for x in (lesion.tumor, lesion.simulated_zone))]
+        for region in regions:
+            if region is not None and region.geometry.frame_uid != frame:
+                raise FrameMismatch("a region of the plan is not in the baseline's frame of reference")
+
+
+@dataclass(frozen=True, eq=False)
+class FollowUp:
+    """The series to assess, already chosen, and the contrast phase it was found to show."""
+
+    acquired: date
+    volume: Volume
+    phase: ContrastPhase
+
+
+@dataclass(frozen=True, eq=False)
+class EarlierLesion:
+    """What an earlier follow-up found for one lesion; the zone lies on that follow-up's grid."""
+
+    lesion_id: str
+    outcome: Outcome
+    zone: Mask | None
+
+
+@dataclass(frozen=True, eq=False)
+class EarlierFollowUp:
+    """An earlier follow-up of the same plan; the transform maps its points to the baseline's."""
+
+    days_since_procedure: int
+    lesions: tuple[EarlierLesion, ...]
+    baseline_from_followup: Transform | None
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One follow-up to assess. `previous` is in time order, oldest first."""
+
+    plan: Plan
+    followup: FollowUp
+    previous: tuple[EarlierFollowUp, ...] = ()
+
+    @property
+    def days_since_procedure(self) -> int:
+        return (self.followup.acquired - self.plan.procedure_date).days

@@ -1,0 +1,99 @@
+"""Images and regions: voxels that know where they lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.geometry import Geometry, GeometryMismatch, frozen
+
+Quantity = Literal["ct_hu", "mr_signal"]
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A scalar image. voxels: ``[k, j, i]``, read-only, int16 or float32; quantity: what a value means."""
+
+    voxels: NDArray[Any]
+    geometry: Geometry
+    quantity: Quantity
+
+    def __post_init__(self) -> None:
+        if self.voxels.shape != self.geometry.shape:
+            raise GeometryMismatch(f"voxels {self.voxels.shape} do not fit the grid {self.geometry.shape}")
+        object.__setattr__(self, "voxels", frozen(self.voxels))
+
+    def crop(self, box: tuple[slice, slice, slice]) -> Volume:
+        """The part inside an index box (see `Geometry.box_around`); voxels are a view."""
+        return Volume(self.voxels[box], _crop(self.geometry, box), self.quantity)
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A region. voxels: boolean ``[k, j, i]``, read-only. ``-``, ``&``, ``|`` need one shared grid."""
+
+    voxels: NDArray[np.bool_]
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        if self.voxels.shape != self.geometry.shape:
+            raise GeometryMismatch(f"voxels {self.voxels.shape} do not fit the grid {self.geometry.shape}")
+        object.__setattr__(self, "voxels", frozen(self.voxels, bool))
+
+    def _partner(self, other: Mask) -> NDArray[np.bool_]:
+        if not self.geometry.same_grid(other.geometry):
+            raise GeometryMismatch("the two masks do not lie on the same grid")
+        return other.voxels
+
+    def __and__(self, other: Mask) -> Mask:
+        return Mask(self.voxels & self._partner(other), self.geometry)
+
+    def __or__(self, other: Mask) -> Mask:
+        return Mask(self.voxels | self._partner(other), self.geometry)
+
+    def __sub__(self, other: Mask) -> Mask:
+        return Mask(self.voxels & ~self._partner(other), self.geometry)
+
+    @property
+    def is_empty(self) -> bool:
+        return not bool(self.voxels.any())
+
+    @property
+    def volume_ml(self) -> float:
+        return float(self.voxels.sum() * self.geometry.voxel_volume_mm3 / 1000.0)
+
+    @property
+    def centroid_lps_mm(self) -> NDArray[np.float64]:
+        """(3,) center of mass. Raises ValueError for an empty mask."""
+        return self.points_lps_mm().mean(axis=0)
+
+    def points_lps_mm(self) -> NDArray[np.float64]:
+        """(n, 3) LPS of every voxel inside. Raises ValueError for an empty mask."""
+        index = np.argwhere(self.voxels)
+        if not len(index):
+            raise ValueError("the mask is empty")
+        return self.geometry.lps_of(index)
+
+    def crop(self, box: tuple[slice, slice, slice]) -> Mask:
+        """The part inside an index box; voxels are a view."""
+        return Mask(self.voxels[box], _crop(self.geometry, box))
+
+    def embedded_in(self, geometry: Geometry) -> Mask:
+        """The same region on a larger grid that this one was cropped from. Raises GeometryMismatch if it was not."""
+        start = geometry.index_of(self.geometry.lps_of((0.0, 0.0, 0.0)))
+        first = np.round(start).astype(int)
+        stop = first + np.array(self.geometry.shape)
+        if np.abs(start - first).max() > 1e-3 or (first < 0).any() or (stop > np.array(geometry.shape)).any():
+            raise GeometryMismatch("the mask is not a crop of that grid")
+        voxels = np.zeros(geometry.shape, bool)
+        voxels[tuple(slice(a, b) for a, b in zip(first, stop, strict=True))] = self.voxels
+        return Mask(voxels, geometry)
+
+
+def _crop(geometry: Geometry, box: tuple[slice, slice, slice]) -> Geometry:
+    start = [s.indices(n)[0] for s, n in zip(box, geometry.shape, strict=True)]
+    stop = [s.indices(n)[1] for s, n in zip(box, geometry.shape, strict=True)]
+    return geometry.crop(start, stop)
