@@ -1,0 +1,36 @@
+"""One follow-up from files to a result folder: decode, assess, write. Shared by `assess`, the worker and batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dicom_node.decode.case import read_case
+from dicom_node.results.folder import write_results
+from pipeline.assess import assess
+
+
+def assess_files(
+    plan: Path,
+    *,
+    baseline: Sequence[Path],
+    followup: Sequence[Path],
+    previous: Sequence[Path],
+    out: Path,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> dict[str, Any]:
+    """The `assessment.json` document of one follow-up, after its whole result folder has appeared at `out`.
+
+    plan: the `plan.json`; baseline, followup: DICOM files (anything else among them is noted and skipped); previous:
+    result folders of earlier follow-ups of the plan. Raises `Refused` for input that cannot be used; then `out` is
+    left as it was. A follow-up that cannot be assessed is a result like any other.
+    """
+    started = time.monotonic()
+    progress("decode")
+    study = read_case(plan, baseline=baseline, followup=followup, previous=previous)
+    decode_s = time.monotonic() - started
+    assessment = assess(study.case, clock=time.monotonic, progress=progress)
+    progress("write")
+    return write_results(assessment, study, out, earlier_timing_s={"decode": decode_s}, started=started)
