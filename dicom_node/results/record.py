@@ -1,0 +1,132 @@
+"""The result as one document: what `assessment.json` holds, with the keys of the contract."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from importlib.metadata import version
+from typing import Any
+
+from dicom_node.study import StudyCase
+from pipeline.assessment import Assessment, Finding, LesionAssessment, Margin, Reason
+
+SCHEMA = "marginwatch/assessment/1"
+
+
+def software_version() -> str:
+    """The version of this software as installed."""
+    return version("marginwatch")
+
+
+def record_of(
+    assessment: Assessment,
+    study: StudyCase,
+    *,
+    timing_s: Mapping[str, float],
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The `assessment.json` document; every number in it is finite or null."""
+    quality = assessment.registration.quality
+    document = {
+        "schema": SCHEMA,
+        "patient_id": study.patient_id,
+        "plan_id": study.case.plan.plan_id,
+        "study_instance_uid": study.study_instance_uid,
+        "series_instance_uid": study.series_instance_uid,
+        "days_since_procedure": assessment.days_since_procedure,
+        "acquired": study.case.followup.acquired.isoformat(),
+        "organ": study.case.plan.organ,
+        "energy": study.case.plan.energy,
+        "outcome": assessment.outcome,
+        "needs_review": assessment.needs_review,
+        "reasons": _reasons(assessment.reasons),
+        "registration": {
+            "accepted": quality.accepted,
+            "expected_error_mm": quality.expected_error_mm,
+            "minimum_jacobian": quality.minimum_jacobian,
+            "reasons": _reasons(quality.reasons),
+        },
+        "lesions": [_lesion(lesion) for lesion in assessment.lesions],
+        "series_choice": {
+            "series_instance_uid": study.choice.series_instance_uid,
+            "description": study.choice.series_description,
+            "phase": study.choice.phase,
+            "reason": study.choice.reason,
+            "considered": list(study.choice.considered),
+        },
+        "notes": _reasons(study.notes),
+        "baseline": {
+            "study_instance_uid": study.baseline_study_instance_uid,
+            "series_instance_uid": study.baseline_series_instance_uid,
+        },
+        "provenance": {
+            "software_version": software_version(),
+            "weights_sha256": None,
+            "settings_sha256": settings_sha256(settings),
+        },
+        "timing_s": {stage: round(seconds, 3) for stage, seconds in timing_s.items()},
+    }
+    finite: dict[str, Any] = _finite(document)
+    return finite
+
+
+def settings_sha256(settings: Mapping[str, Any] | None) -> str:
+    """The hash of the settings as canonical JSON; of ``{}`` where the defaults were used."""
+    canonical = json.dumps(settings or {}, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _reasons(reasons: Sequence[Reason]) -> list[dict[str, str]]:
+    return [{"code": reason.code, "text": reason.text} for reason in reasons]
+
+
+def _lesion(lesion: LesionAssessment) -> dict[str, Any]:
+    simulated = lesion.simulated_zone
+    return {
+        "lesion_id": lesion.lesion_id,
+        "outcome": lesion.outcome,
+        "reasons": _reasons(lesion.reasons),
+        "required_margin_mm": lesion.required_margin_mm,
+        **_margin(lesion.margin),
+        "simulated_zone": None
+        if simulated is None
+        else {
+            "volume_ml": simulated.volume_ml,
+            "dice": simulated.dice,
+            "minimal_margin_mm": simulated.minimal_margin_mm,
+        },
+        "findings": [_finding(finding) for finding in lesion.findings],
+    }
+
+
+def _margin(margin: Margin | None) -> dict[str, Any]:
+    values = {field.name: getattr(margin, field.name, None) for field in fields(Margin)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": finding.kind,
+        "centroid_lps_mm": list(finding.centroid_lps_mm),
+        "volume_ml": finding.volume_ml,
+        "longest_diameter_mm": finding.longest_diameter_mm,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """The same document with numpy scalars as plain numbers, six decimals, and null for what is not a number."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        items = [_finite(item) for item in value]
+        return None if any(item is None for item in items) else items
+    if isinstance(value, (str, bool)) or value is None:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if hasattr(value, "item"):
+        return _finite(value.item())
+    return round(float(value), 6) if math.isfinite(value) else None
