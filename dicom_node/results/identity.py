@@ -1,0 +1,91 @@
+"""Who a result is: unique identifiers that are the same for the same answer, so that a PACS is not filled twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID, uuid5
+
+import numpy as np
+
+from dicom_node.results.record import software_version
+from dicom_node.study import StudyCase
+from pipeline.assessment import Assessment
+
+Kind = Literal["segmentation", "report", "capture", "document"]
+
+MANUFACTURER = "Marginwatch"
+MODEL = "Marginwatch"
+
+#: Series number and description; the numbers lie beyond those that scanners give.
+SERIES: dict[Kind, tuple[int, str]] = {
+    "segmentation": (9101, "Marginwatch ablation zone and tumor"),
+    "report": (9102, "Marginwatch measurements"),
+    "capture": (9103, "Marginwatch pictures, not for primary diagnosis"),
+    "document": (9104, "Marginwatch report, not for primary diagnosis"),
+}
+
+_NAMESPACE = UUID("6f0d1b5e-6a0c-5b1e-9d53-3c1f0e2a7b94")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the identifiers are made from. created: local time that the objects say they were made at."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    plan_id: str
+    software_version: str
+    content_sha256: str
+    created: datetime
+
+    def series_uid(self, kind: Kind) -> str:
+        """The series of one kind of object of this very answer."""
+        return self._uid("series", kind)
+
+    def instance_uid(self, kind: Kind, number: int = 1) -> str:
+        """The n-th object of a kind."""
+        return self._uid("instance", kind, str(number))
+
+    def tracking_uid(self, lesion_id: str) -> str:
+        """The same lesion's in every object and at every follow-up of the plan."""
+        return uid_of("lesion", self.plan_id, lesion_id)
+
+    @property
+    def device_uid(self) -> str:
+        """This software in this version."""
+        return uid_of("device", self.software_version)
+
+    def _uid(self, *parts: str) -> str:
+        who = (self.study_instance_uid, self.series_instance_uid, self.plan_id, self.software_version)
+        return uid_of(*parts, *who, self.content_sha256)
+
+
+def identity_of(assessment: Assessment, study: StudyCase, document: Mapping[str, Any], created: datetime) -> Identity:
+    """The identity of one answer; timing and the moment of writing are no part of it."""
+    return Identity(
+        study.study_instance_uid,
+        study.series_instance_uid,
+        study.case.plan.plan_id,
+        software_version(),
+        _content_sha256(assessment, document),
+        created,
+    )
+
+
+def uid_of(*parts: str) -> str:
+    """A UID under the UUID root 2.25 (PS3.5 annex B.2), always the same for the same parts."""
+    return f"2.25.{uuid5(_NAMESPACE, json.dumps(parts)).int}"
+
+
+def _content_sha256(assessment: Assessment, document: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in document.items() if key != "timing_s"}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for lesion in assessment.lesions:
+        for mask in (lesion.zone, lesion.tumor, lesion.uncovered):
+            digest.update(b"-" if mask is None else np.packbits(mask.voxels).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,96 @@
+"""How regions and verdicts are named, drawn and said, in every picture and report alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from pipeline.assessment import Assessment, FindingKind, LesionAssessment, RegistrationQuality
+from pipeline.case import Outcome
+
+Region = Literal["zone", "tumor", "uncovered"]
+
+NOT_FOR_DIAGNOSIS = "Not for primary diagnosis. A radiologist decides."
+
+
+@dataclass(frozen=True)
+class Look:
+    """A region's name and its color; lines differ as well as colors, for readers who cannot tell red from green."""
+
+    label: str
+    color: str
+
+
+LOOKS: Mapping[Region, Look] = MappingProxyType(
+    {
+        "zone": Look("Ablation zone", "#3f9bff"),
+        "tumor": Look("Index tumor", "#ffd60a"),
+        "uncovered": Look("Uncovered tumor", "#ff3b30"),
+    }
+)
+
+VERDICTS: Mapping[Outcome, str] = MappingProxyType(
+    {
+        "complete": "Complete coverage",
+        "narrow_margin": "Covered, but with a narrow margin",
+        "incomplete_coverage": "Tumor not completely covered",
+        "local_progression": "Local progression suspected",
+        "not_assessable": "Not assessable",
+    }
+)
+
+VERDICT_COLORS: Mapping[Outcome, str] = MappingProxyType(
+    {
+        "complete": "#1b7f4b",
+        "narrow_margin": "#b26a00",
+        "incomplete_coverage": "#b3261e",
+        "local_progression": "#b3261e",
+        "not_assessable": "#4a5560",
+    }
+)
+
+FINDING_NAMES: Mapping[FindingKind, str] = MappingProxyType(
+    {
+        "residual_tumor": "Residual enhancing tumor",
+        "new_enhancement": "New enhancement",
+        "zone_growth": "Growth of the zone",
+        "uncovered_tumor": "Uncovered tumor",
+    }
+)
+
+
+def millimeters(value: float | None) -> str:
+    """A signed length with one decimal and a true minus sign; a dash where there is none."""
+    return "–" if value is None else f"{value:.1f} mm".replace("-", "−")
+
+
+def interval(lesion: LesionAssessment) -> str:
+    """The 95 % interval of the minimal margin in words; empty where there is none."""
+    if lesion.margin is None:
+        return ""
+    low, high = lesion.margin.minimal_margin_interval_mm
+    return f"95 % interval {low:.1f} to {high:.1f} mm".replace("-", "−")
+
+
+def sentence(assessment: Assessment) -> str:
+    """The verdict with its number and its time, as one plain sentence."""
+    days = f"{assessment.days_since_procedure} days after ablation"
+    measured = [lesion for lesion in assessment.lesions if lesion.margin is not None]
+    if not measured:
+        return f"{VERDICTS[assessment.outcome]}, {days}."
+    least = min(measured, key=lambda lesion: lesion.margin.minimal_margin_mm if lesion.margin else 0.0)
+    number = millimeters(least.margin.minimal_margin_mm if least.margin else None)
+    where = f", lesion {least.lesion_id}" if len(assessment.lesions) > 1 else ""
+    return f"{VERDICTS[assessment.outcome]}, {days}: minimal margin {number} ({interval(least)}){where}."
+
+
+def registration_sentence(quality: RegistrationQuality) -> str:
+    """How far the registration to the baseline may be trusted, in one sentence."""
+    if not quality.accepted:
+        why = " ".join(reason.text for reason in quality.reasons)
+        return f"The registration to the baseline was not accepted. {why}".strip()
+    if quality.expected_error_mm is None:
+        return "The registration to the baseline was accepted."
+    return f"The registration to the baseline was accepted; expected error {quality.expected_error_mm:.1f} mm."

@@ -1,0 +1,123 @@
+"""The regions as one DICOM Segmentation (BINARY): ablation zone, index tumor and uncovered tumor of each lesion.
+
+BINARY and not LABELMAP: the uncovered tumor lies inside the index tumor, and viewers of today mix up label map colors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.sr.codedict import codes as public
+from pydicom.sr.coding import Code
+
+from dicom_node import codes
+from dicom_node.results.equipment import maker, private_scheme, processing_equipment, stamp
+from dicom_node.results.identity import MODEL, SERIES, Identity
+from dicom_node.results.legend import LOOKS, Region
+from pipeline.assessment import LesionAssessment
+from pipeline.case import Organ
+from pipeline.geometry import Geometry
+from pipeline.volume import Mask
+
+#: Type and, inside it, the modifier that says which of the two neoplasms or lesions it is.
+_TYPES: dict[Region, tuple[Code, Code]] = {
+    "zone": (codes.NON_ENHANCING_LESION, codes.ABLATION_ZONE),
+    "tumor": (codes.NEOPLASM, codes.INDEX_TUMOR),
+    "uncovered": (codes.NEOPLASM, codes.UNCOVERED_TUMOR),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """One segment: its number in the object, and what it shows."""
+
+    number: int
+    lesion_id: str
+    region: Region
+    mask: Mask
+
+
+def segments_of(lesions: Sequence[LesionAssessment]) -> tuple[Segment, ...]:
+    """The segments to write, numbered from 1; empty regions are left out."""
+    found: list[Segment] = []
+    for lesion in lesions:
+        for region in _TYPES:
+            mask: Mask | None = getattr(lesion, region)
+            if mask is not None and not mask.is_empty:
+                found.append(Segment(len(found) + 1, lesion.lesion_id, region, mask))
+    return tuple(found)
+
+
+def segmentation(
+    segments: Sequence[Segment], heads: Sequence[Dataset], organ: Organ, identity: Identity
+) -> hd.seg.Segmentation:
+    """The Segmentation object on the follow-up's grid; slices without any region are left out.
+
+    heads: from `source_heads`. A frame names its source image where one lies in the same place.
+    """
+    series_number, description = SERIES["segmentation"]
+    pixels, grid = _stack(segments)
+    made = hd.seg.Segmentation(
+        source_images=heads,
+        pixel_array=hd.Volume(
+            pixels,
+            affine=grid.lps_from_index,
+            coordinate_system="PATIENT",
+            frame_of_reference_uid=grid.frame_uid,
+            channels={"SegmentNumber": [segment.number for segment in segments]},
+        ),
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_description(segment, organ, identity) for segment in segments],
+        series_instance_uid=identity.series_uid("segmentation"),
+        series_number=series_number,
+        sop_instance_uid=identity.instance_uid("segmentation"),
+        instance_number=1,
+        **maker(identity),
+        content_label="ABLATION_ZONE",
+        content_description=description,
+        series_description=description,
+        content_date=identity.created.date(),
+        content_time=identity.created.time(),
+        specific_character_set="ISO_IR 192",
+        coding_schemes=[private_scheme()],
+        contributing_equipment=[processing_equipment(identity)],
+        omit_empty_frames=True,
+    )
+    stamp(made, heads[0], identity)
+    return made
+
+
+def _stack(segments: Sequence[Segment]) -> tuple[NDArray[np.uint8], Geometry]:
+    """uint8 ``[k, j, i, segment]`` over the slices in which any region lies, and their grid."""
+    grid = segments[0].mask.geometry
+    filled = np.flatnonzero(np.any([segment.mask.voxels.any(axis=(1, 2)) for segment in segments], axis=0))
+    first, last = int(filled[0]), int(filled[-1]) + 1
+    stack = np.stack([segment.mask.voxels[first:last].view(np.uint8) for segment in segments], axis=-1)
+    return stack, grid.crop((first, 0, 0), (last, *grid.shape[1:]))
+
+
+def _description(segment: Segment, organ: Organ, identity: Identity) -> hd.seg.SegmentDescription:
+    kind, modifier = _TYPES[segment.region]
+    look = LOOKS[segment.region]
+    described = hd.seg.SegmentDescription(
+        segment.number,
+        f"{segment.lesion_id} {look.label.lower()}"[:64],
+        codes.ABNORMAL_STRUCTURE,
+        kind,
+        hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        hd.AlgorithmIdentificationSequence(MODEL, public.DCM.ArtificialIntelligence, identity.software_version),
+        tracking_uid=identity.tracking_uid(segment.lesion_id),
+        tracking_id=segment.lesion_id,
+        anatomic_regions=[codes.ORGANS[organ]],
+        display_color=hd.color.CIELabColor.from_string(look.color),
+    )
+    # highdicom has no parameter for the modifier, and it belongs inside the type.
+    described.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [
+        hd.sr.CodedConcept(modifier.value, modifier.scheme_designator, modifier.meaning)
+    ]
+    return described
