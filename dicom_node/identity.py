@@ -1,0 +1,101 @@
+"""Who an instance is, read from the first elements of its dataset; pixel data is never touched."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from dicom_node.refusal import Refused
+
+#: A UID that may name a file: digits and dots only (PS3.5 9.1), never a dot at either end, so never a way out.
+_SAFE_UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*\Z")
+_LAST_TAG_NEEDED = 0x0020000E
+_IMAGE_MODALITIES = ("CT", "MR")
+#: When the images were taken, best first.
+_DATES = ("AcquisitionDate", "AcquisitionDateTime", "SeriesDate", "StudyDate", "ContentDate")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The identity of one instance; UIDs are safe as file names. acquired: YYYYMMDD, or empty when unknown."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    patient_id: str
+    modality: str
+    acquired: str
+
+    def __post_init__(self) -> None:
+        for name in ("sop_instance_uid", "sop_class_uid", "study_instance_uid", "series_instance_uid"):
+            if not _SAFE_UID.match(getattr(self, name)):
+                raise Refused("bad_uid", f"The instance has no valid {name.replace('_', ' ')}.")
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it may be a slice of a scan: CT or MR."""
+        return self.modality in _IMAGE_MODALITIES
+
+
+def identity_of(dataset: Dataset) -> Identity:
+    """The identity in a dataset's header. Raises `Refused` where a UID is missing or not one."""
+
+    def text(keyword: str) -> str:
+        value = dataset.get(keyword)
+        return "" if value is None else str(value).strip().rstrip("\0")
+
+    dates = (text(keyword)[:8] for keyword in _DATES)
+    return Identity(
+        sop_instance_uid=text("SOPInstanceUID"),
+        sop_class_uid=text("SOPClassUID"),
+        study_instance_uid=text("StudyInstanceUID"),
+        series_instance_uid=text("SeriesInstanceUID"),
+        patient_id=text("PatientID"),
+        modality=text("Modality"),
+        acquired=next((date for date in dates if len(date) == 8 and date.isdigit()), ""),
+    )
+
+
+def read_identity(encoded: bytes, transfer_syntax_uid: str) -> Identity:
+    """The identity in an encoded dataset (without file meta). Raises `Refused` for bytes that are no dataset."""
+    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        encoded = _inflated_start(encoded)
+    try:
+        header = read_dataset(
+            BytesIO(encoded),
+            is_implicit_VR=transfer_syntax_uid == ImplicitVRLittleEndian,
+            is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
+            stop_when=_is_past_identity,
+        )
+        return identity_of(header)
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        EOFError,
+        OSError,
+        NotImplementedError,
+        RecursionError,
+        BytesLengthException,
+    ) as problem:
+        raise Refused("broken_dataset", f"The dataset cannot be read: {problem}.") from None
+
+
+def _is_past_identity(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return bool(tag > _LAST_TAG_NEEDED)
+
+
+def _inflated_start(encoded: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(encoded, 1 << 20)
+    except zlib.error as problem:
+        raise Refused("broken_dataset", f"The deflated dataset cannot be read: {problem}.") from None

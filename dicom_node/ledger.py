@@ -1,0 +1,283 @@
+"""Who arrived, and what became of it: the node's memory. Every method is one transaction; safe between threads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Table, case, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dicom_node.identity import Identity
+from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, PLANS, SENDS, STUDIES, open_engine
+
+AssessmentState = Literal["queued", "running", "done", "refused", "failed"]
+ENDED: tuple[AssessmentState, ...] = ("done", "refused", "failed")
+
+ROUTED_PRIORITY = 1
+ARCHIVE_PRIORITY = 100
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as received. complete: nothing more arrived for the quiet time; revision: grows when something does."""
+
+    study_instance_uid: str
+    patient_id: str
+    acquired: str
+    images: int
+    revision: int
+    complete: bool
+    last_arrival: float
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One stored instance; sha256 of its dataset, empty for a file that is read in place."""
+
+    sop_instance_uid: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RegisteredPlan:
+    """A plan the node keeps; folder: relative to the data folder; digest: of everything in it."""
+
+    plan_id: str
+    patient_id: str
+    procedure_date: str
+    baseline_study_instance_uid: str
+    digest: str
+    folder: str
+    added_at: float
+
+
+@dataclass(frozen=True)
+class AssessmentRecord:
+    """One follow-up against one plan. inputs: digest of all that went in; previous: the assessments it builds on."""
+
+    assessment_id: str
+    study_instance_uid: str
+    plan_id: str
+    inputs: str
+    revision: int
+    number: int
+    """How many assessments of this study against this plan there have been, this one included."""
+    priority: int
+    previous: tuple[str, ...]
+    state: AssessmentState
+    superseded: bool
+    code: str
+    text: str
+    document: Mapping[str, Any] | None
+    """The `assessment.json`; None until done."""
+    folder: str
+    queued_at: float
+    ended_at: float | None
+
+
+@dataclass(frozen=True)
+class Send:
+    """How sending one assessment's objects to one destination went."""
+
+    assessment_id: str
+    destination: str
+    state: Literal["sent", "failed"]
+    text: str
+    at: float
+
+
+class Ledger:
+    """The node's record in a database. clock: seconds since the epoch."""
+
+    def __init__(self, url: str, *, clock: Callable[[], float]) -> None:
+        self._engine = open_engine(url)
+        self._clock = clock
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # -- studies and instances
+
+    def instance(self, sop_instance_uid: str) -> Instance | None:
+        rows = self._rows(INSTANCES, INSTANCES.c.sop_instance_uid == sop_instance_uid)
+        return _instance(rows[0]) if rows else None
+
+    def instances(self, study_instance_uid: str) -> list[Instance]:
+        rows = self._rows(INSTANCES, INSTANCES.c.study_instance_uid == study_instance_uid)
+        return sorted((_instance(row) for row in rows), key=lambda instance: instance.sop_instance_uid)
+
+    def arrived(self, identity: Identity, path: Path, *, sha256: str = "") -> bool:
+        """Whether the instance is new. A new one reopens its study, as a new revision if that was complete."""
+        with self._engine.begin() as connection:
+            return self._arrive(connection, identity, path, sha256)
+
+    def arrived_together(self, arrivals: Iterable[tuple[Identity, Path]]) -> list[Path]:
+        """The paths of those that were already known, under this or another path; all in one transaction."""
+        with self._engine.begin() as connection:
+            return [path for identity, path in arrivals if not self._arrive(connection, identity, path, "")]
+
+    def _arrive(self, connection: Connection, identity: Identity, path: Path, sha256: str) -> bool:
+        now = self._clock()
+        instance = {
+            "sop_instance_uid": identity.sop_instance_uid,
+            "sop_class_uid": identity.sop_class_uid,
+            "study_instance_uid": identity.study_instance_uid,
+            "series_instance_uid": identity.series_instance_uid,
+            "path": str(path),
+            "sha256": sha256,
+            "arrived_at": now,
+        }
+        study = Study(identity.study_instance_uid, identity.patient_id, "", 0, 1, False, now)
+        changed = {
+            "last_arrival": now,
+            "revision": case((STUDIES.c.complete, STUDIES.c.revision + 1), else_=STUDIES.c.revision),
+            "complete": False,
+            "images": STUDIES.c.images + int(identity.is_image),
+        }
+        if identity.is_image and identity.acquired:
+            first = (STUDIES.c.acquired == "") | (STUDIES.c.acquired > identity.acquired)
+            changed["acquired"] = case((first, identity.acquired), else_=STUDIES.c.acquired)
+        if not connection.execute(self._insert_new(INSTANCES).values(instance)).rowcount:
+            return False
+        connection.execute(self._insert_new(STUDIES).values(vars(study)))
+        mine = STUDIES.c.study_instance_uid == identity.study_instance_uid
+        connection.execute(update(STUDIES).where(mine).values(changed))
+        return True
+
+    def conflict(self, identity: Identity, path: Path, *, sha256: str) -> None:
+        """Record an instance that has the UID of a stored one and other bytes."""
+        row = {
+            "sop_instance_uid": identity.sop_instance_uid,
+            "sha256": sha256,
+            "study_instance_uid": identity.study_instance_uid,
+            "path": str(path),
+            "arrived_at": self._clock(),
+        }
+        with self._engine.begin() as connection:
+            connection.execute(self._insert_new(CONFLICTS).values(row))
+
+    def conflict_counts(self) -> dict[str, int]:
+        """How many conflicting instances each study has; studies without one are left out."""
+        counted = select(CONFLICTS.c.study_instance_uid, func.count()).group_by(CONFLICTS.c.study_instance_uid)
+        with self._engine.connect() as connection:
+            return {uid: count for uid, count in connection.execute(counted)}
+
+    def complete_quiet_studies(self, quiet_time_s: float) -> None:
+        """Call complete every study of which nothing arrived for the quiet time."""
+        quiet = ~STUDIES.c.complete & (STUDIES.c.last_arrival <= self._clock() - quiet_time_s)
+        with self._engine.begin() as connection:
+            connection.execute(update(STUDIES).where(quiet).values(complete=True))
+
+    def complete(self, study_instance_uids: Sequence[str]) -> None:
+        """Call these studies complete now: an archive has no more of them."""
+        with self._engine.begin() as connection:
+            for uid in study_instance_uids:
+                connection.execute(update(STUDIES).where(STUDIES.c.study_instance_uid == uid).values(complete=True))
+
+    def studies(self) -> list[Study]:
+        return [Study(**row) for row in self._rows(STUDIES)]
+
+    # -- plans
+
+    def add_plan(self, plan: RegisteredPlan) -> None:
+        """Register a plan; one with the same id is replaced."""
+        values = {**vars(plan), "added_at": self._clock()}
+        insert = self._insert(PLANS).values(values)
+        with self._engine.begin() as connection:
+            connection.execute(insert.on_conflict_do_update(index_elements=[PLANS.c.plan_id], set_=values))
+
+    def plans(self) -> list[RegisteredPlan]:
+        return sorted((RegisteredPlan(**row) for row in self._rows(PLANS)), key=lambda plan: plan.plan_id)
+
+    # -- assessments
+
+    def queue(self, record: AssessmentRecord) -> None:
+        """Record an assessment as queued; it supersedes the earlier ones of the same study and plan."""
+        row = {**vars(record), "previous": json.dumps(record.previous), "document": "", "queued_at": self._clock()}
+        same = (ASSESSMENTS.c.study_instance_uid == record.study_instance_uid) & (
+            ASSESSMENTS.c.plan_id == record.plan_id
+        )
+        with self._engine.begin() as connection:
+            connection.execute(update(ASSESSMENTS).where(same).values(superseded=True))
+            insert = self._insert(ASSESSMENTS).values(row)
+            connection.execute(
+                insert.on_conflict_do_update(index_elements=[ASSESSMENTS.c.assessment_id], set_={"superseded": False})
+            )
+
+    def started(self, assessment_id: str) -> None:
+        self._set(assessment_id, state="running")
+
+    def ended(
+        self,
+        assessment_id: str,
+        state: AssessmentState,
+        *,
+        document: Mapping[str, Any] | None = None,
+        code: str = "",
+        text: str = "",
+    ) -> None:
+        """Record how an assessment ended: done with its document, or refused or failed with a code and a sentence."""
+        stored = "" if document is None else json.dumps(document)
+        self._set(assessment_id, state=state, document=stored, code=code, text=text, ended_at=self._clock())
+
+    def reopen_failed(self) -> None:
+        """Let every failed assessment be made once more: as if nothing had been assessed from its inputs."""
+        failed = (ASSESSMENTS.c.state == "failed") & ~ASSESSMENTS.c.superseded
+        with self._engine.begin() as connection:
+            connection.execute(update(ASSESSMENTS).where(failed).values(inputs=""))
+
+    def assessment(self, assessment_id: str) -> AssessmentRecord:
+        """Raises KeyError for an unknown one."""
+        rows = self._rows(ASSESSMENTS, ASSESSMENTS.c.assessment_id == assessment_id)
+        if not rows:
+            raise KeyError(assessment_id)
+        return _assessment(rows[0])
+
+    def current_assessments(self) -> list[AssessmentRecord]:
+        """The assessments that nothing has superseded: at most one for each study and plan."""
+        return [_assessment(row) for row in self._rows(ASSESSMENTS, ~ASSESSMENTS.c.superseded)]
+
+    # -- sends
+
+    def sent(self, assessment_id: str, destination: str, *, state: Literal["sent", "failed"], text: str) -> None:
+        row = vars(Send(assessment_id, destination, state, text, self._clock()))
+        insert = self._insert(SENDS).values(row)
+        keys = [SENDS.c.assessment_id, SENDS.c.destination]
+        with self._engine.begin() as connection:
+            connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=row))
+
+    def sends(self, assessment_id: str) -> list[Send]:
+        return [Send(**row) for row in self._rows(SENDS, SENDS.c.assessment_id == assessment_id)]
+
+    # -- SQL
+
+    def _rows(self, table: Table, where: Any = None) -> list[dict[str, Any]]:
+        query = select(table) if where is None else select(table).where(where)
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _set(self, assessment_id: str, **values: Any) -> None:
+        with self._engine.begin() as connection:
+            mine = ASSESSMENTS.c.assessment_id == assessment_id
+            connection.execute(update(ASSESSMENTS).where(mine).values(values))
+
+    def _insert(self, table: Table) -> Any:
+        """An INSERT that knows ON CONFLICT, which SQLAlchemy has for each database apart."""
+        return (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
+
+    def _insert_new(self, table: Table) -> Any:
+        return self._insert(table).on_conflict_do_nothing()
+
+
+def _instance(row: Mapping[str, Any]) -> Instance:
+    return Instance(sop_instance_uid=row["sop_instance_uid"], path=row["path"], sha256=row["sha256"])
+
+
+def _assessment(row: dict[str, Any]) -> AssessmentRecord:
+    document = json.loads(row["document"]) if row["document"] else None
+    return AssessmentRecord(**{**row, "previous": tuple(json.loads(row["previous"])), "document": document})

@@ -1,0 +1,244 @@
+"""The durable queue: every due assessment is made once, whatever is killed in between. DBOS Transact, behind this file.
+
+The ledger says what is due (`routing`), this runs it. An assessment is one workflow whose id is the assessment's: the
+engine never starts it twice, and after a crash it goes on with the step that was not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
+
+from dicom_node.child import ChildBroke, Job, assess_in_child
+from dicom_node.ledger import ENDED, AssessmentRecord, Ledger
+from dicom_node.refusal import Refused
+from dicom_node.routing import Order, route
+from dicom_node.send import send_files
+from dicom_node.settings import Destination, Settings
+
+_LOG = logging.getLogger("marginwatch.queue")
+
+#: The workflows' own version: a newer program goes on with an older one's unfinished work unless this changed.
+_WORKFLOW_VERSION = "1"
+_ROUTE_EVERY_S = 0.5
+_POLL_EVERY_S = 0.25
+_SEND_ATTEMPTS = 10
+_SEND_FIRST_WAIT_S = 2.0
+#: After so many process deaths in the middle of one assessment, that assessment is taken for the cause.
+_DEATHS_ALLOWED = 5
+
+
+class _Stopping(BaseException):
+    """The worker is going down: leave the workflow unfinished, it goes on at the next start."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What the worker calls; replaced in tests."""
+
+    assess: Callable[..., dict[str, Any]] = assess_in_child
+    send: Callable[..., int] = send_files
+    send_first_wait_s: float = _SEND_FIRST_WAIT_S
+
+
+class Worker:
+    """Routes, assesses and sends until stopped. One in a process; one with each data folder (see `WorkerLock`)."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, order: Order, tools: Tools | None = None) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._order = order
+        self._tools = tools or Tools()
+        self._stop = threading.Event()
+        self._slots = threading.BoundedSemaphore(settings.worker.concurrency)
+        self._children: set[subprocess.Popen[str]] = set()
+        self._submitted: set[str] = set()
+        self._router = threading.Thread(target=self._route_until_stopped, name="router", daemon=True)
+
+    def start(self) -> None:
+        """Launch the engine, which takes up what an earlier process left unfinished."""
+        config: DBOSConfig = {
+            "name": "marginwatch",
+            "system_database_url": self._settings.queue_url,
+            "application_version": _WORKFLOW_VERSION,
+            "executor_id": "worker",
+            "log_level": "CRITICAL",
+            "notification_listener_polling_interval_sec": 1.0,
+        }
+        DBOS(config=config)
+        self._register_workflows()
+        DBOS.launch()
+        DBOS.register_queue(
+            "assess", worker_concurrency=self._settings.worker.concurrency, polling_interval_sec=_POLL_EVERY_S
+        )
+        DBOS.register_queue("send", worker_concurrency=4, polling_interval_sec=_POLL_EVERY_S)
+        self._router.start()
+
+    def stop(self) -> None:
+        """Stop now. What runs is killed and goes on at the next start."""
+        self._stop.set()
+        for child in list(self._children):
+            child.kill()
+        self._router.join()
+        DBOS.destroy(destroy_registry=True)
+
+    def _register_workflows(self) -> None:
+        worker = self._settings.worker
+        retry_assess = {"retries_allowed": True, "max_attempts": worker.attempts, "interval_seconds": 1.0}
+        assess = DBOS.step(name="assess", **retry_assess)(self._assess)
+        record = DBOS.step(name="record")(self._record)
+        send = DBOS.step(
+            name="send",
+            retries_allowed=True,
+            max_attempts=_SEND_ATTEMPTS,
+            interval_seconds=self._tools.send_first_wait_s,
+        )(self._send)
+        record_send = DBOS.step(name="record_send")(self._record_send)
+
+        def send_results(assessment_id: str, destination_name: str) -> None:
+            try:
+                count = send(assessment_id, destination_name)
+            except Exception as problem:  # noqa: BLE001  the worker: whatever a peer or a bug brings, it goes on
+                record_send(assessment_id, destination_name, "failed", _last_cause(problem))
+                return
+            record_send(assessment_id, destination_name, "sent", f"{count} objects")
+
+        def assess_study(assessment_id: str) -> None:
+            try:
+                answer = assess(assessment_id)
+            except Exception as problem:  # noqa: BLE001  the worker: a bug in one study must not stop the next
+                answer = {"failed": _last_cause(problem)}
+            record(assessment_id, answer)
+            if "document" not in answer:
+                return
+            for destination in self._settings.send:
+                with SetWorkflowID(f"{assessment_id}-{destination.name}"):
+                    DBOS.enqueue_workflow("send", send_workflow, assessment_id, destination.name)
+
+        workflow = partial(DBOS.workflow, max_recovery_attempts=_DEATHS_ALLOWED)
+        send_workflow = workflow(name="send_results")(send_results)
+        self._assess_study = workflow(name="assess_study")(assess_study)
+
+    # -- routing
+
+    def _route_until_stopped(self) -> None:
+        while not self._stop.wait(_ROUTE_EVERY_S):
+            try:
+                self._ledger.complete_quiet_studies(self._settings.listener.quiet_time_s)
+                for record in route(self._ledger, self._order):
+                    self._submit(record)
+            except Exception:  # noqa: BLE001  the worker: a database that is away for a moment comes back
+                _LOG.exception("routing failed; trying again")
+
+    def _submit(self, record: AssessmentRecord) -> None:
+        if record.assessment_id in self._submitted:
+            self._notice_death(record)
+            return
+        with SetWorkflowID(record.assessment_id), SetEnqueueOptions(priority=record.priority):
+            DBOS.enqueue_workflow("assess", self._assess_study, record.assessment_id)
+        self._submitted.add(record.assessment_id)
+
+    def _notice_death(self, record: AssessmentRecord) -> None:
+        """Set an assessment aside as failed whose workflow the engine has given up."""
+        status = DBOS.get_workflow_status(record.assessment_id)
+        if status is None or status.status not in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "CANCELLED"):
+            return
+        if self._ledger.assessment(record.assessment_id).state not in ENDED:
+            text = "the worker died several times while it was at this study"
+            self._ledger.ended(record.assessment_id, "failed", code="failed", text=text)
+
+    # -- steps
+
+    def _assess(self, assessment_id: str) -> dict[str, Any]:
+        """The answer of one assessment: its document, or how it was refused."""
+        record = self._ledger.assessment(assessment_id)
+        finished = self._settings.data_folder / record.folder / "assessment.json"
+        if finished.exists():  # a result folder appears whole: written just before an earlier process died
+            return {"document": json.loads(finished.read_text(encoding="utf-8"))}
+        for left in finished.parent.parent.glob(f".{finished.parent.name}.*"):  # half-written by one that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with self._slots:
+            if self._stop.is_set():
+                raise _Stopping
+            self._ledger.started(assessment_id)
+            job = job_of(record, self._ledger, self._settings.data_folder)
+            try:
+                limit = self._settings.worker.time_limit_s
+                return {"document": self._tools.assess(job, time_limit_s=limit, watch=self._watch)}
+            except Refused as refused:
+                if refused.code == "cannot_write_results":  # the disk is to blame, not the study: worth another try
+                    raise
+                return {"refused": {"code": refused.code, "text": refused.text}}
+            except ChildBroke:
+                if self._stop.is_set():
+                    raise _Stopping from None
+                raise
+            finally:
+                for child in [child for child in self._children if child.poll() is not None]:
+                    self._children.discard(child)
+
+    def _watch(self, child: subprocess.Popen[str]) -> None:
+        self._children.add(child)
+        if self._stop.is_set():
+            child.kill()
+
+    def _record(self, assessment_id: str, answer: dict[str, Any]) -> None:
+        if "document" in answer:
+            self._ledger.ended(assessment_id, "done", document=answer["document"])
+        elif "refused" in answer:
+            self._ledger.ended(assessment_id, "refused", **answer["refused"])
+        else:
+            _LOG.error("assessment %s failed: %s", assessment_id[:16], answer["failed"])
+            self._ledger.ended(assessment_id, "failed", code="failed", text=answer["failed"])
+
+    def _send(self, assessment_id: str, destination_name: str) -> int:
+        if self._stop.is_set():
+            raise _Stopping
+        folder = self._settings.data_folder / self._ledger.assessment(assessment_id).folder / "dicom"
+        destination = self._destination(destination_name)
+        return self._tools.send(
+            sorted(folder.glob("*.dcm")), destination, calling_ae_title=self._settings.listener.ae_title
+        )
+
+    def _destination(self, name: str) -> Destination:
+        for destination in self._settings.send:
+            if destination.name == name:
+                return destination
+        raise LookupError(f"{name} is no longer among the destinations")
+
+    def _record_send(self, assessment_id: str, destination_name: str, state: Any, text: str) -> None:
+        self._ledger.sent(assessment_id, destination_name, state=state, text=text)
+
+
+def job_of(record: AssessmentRecord, ledger: Ledger, data_folder: Path) -> Job:
+    """What the assessment is made from, as paths. A received file's path is relative to the data folder."""
+    plan = next(plan for plan in ledger.plans() if plan.plan_id == record.plan_id)
+    path = partial(_path, data_folder)
+    return Job(
+        plan=path(f"{plan.folder}/plan.json"),
+        baseline=tuple(path(x.path) for x in ledger.instances(plan.baseline_study_instance_uid)),
+        followup=tuple(path(x.path) for x in ledger.instances(record.study_instance_uid)),
+        previous=tuple(path(ledger.assessment(earlier).folder) for earlier in record.previous),
+        out=path(record.folder),
+    )
+
+
+def _path(data_folder: Path, stored: str) -> str:
+    return str(data_folder / stored)
+
+
+def _last_cause(problem: BaseException) -> str:
+    """What went wrong at the last of several tries."""
+    errors = getattr(problem, "errors", None)
+    last = errors[-1] if errors else problem
+    return f"{type(last).__name__}: {last}"

@@ -1,0 +1,132 @@
+"""Which study is to be assessed against which plan, in which order: the ledger decides, nothing is kept in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dicom_node.ledger import ENDED, AssessmentRecord, Ledger, RegisteredPlan, Study
+
+Relation = Literal["baseline", "followup", "before_procedure", "no_images", "other_patient"]
+Wait = Literal["receiving", "waiting_for_baseline", "waiting_for_earlier"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """How new assessments are made: their priority in the queue, and the version of the software that makes them."""
+
+    priority: int
+    software_version: str
+
+
+def relation(study: Study, plan: RegisteredPlan) -> Relation:
+    """What the study is to the plan. A study without a date counts as a follow-up: decoding it says what is wrong."""
+    if study.study_instance_uid == plan.baseline_study_instance_uid:
+        return "baseline"
+    if study.patient_id != plan.patient_id:
+        return "other_patient"
+    if not study.images:
+        return "no_images"
+    if study.acquired and study.acquired < plan.procedure_date:
+        return "before_procedure"
+    return "followup"
+
+
+def followups(plan: RegisteredPlan, studies: Sequence[Study]) -> list[Study]:
+    """The plan's follow-ups in time order, oldest first; those without a date last."""
+    mine = [study for study in studies if relation(study, plan) == "followup"]
+    return sorted(mine, key=lambda study: (study.acquired or "99999999", study.study_instance_uid))
+
+
+def route(ledger: Ledger, order: Order) -> list[AssessmentRecord]:
+    """The assessments that can run now, new ones recorded as queued: for each plan at most one, the earliest open.
+
+    An assessment is due when nothing was assessed yet from the same inputs: the study's and the baseline's
+    revision, the plan's content, and the earlier follow-ups' results. So a late slice, a corrected plan or an earlier
+    scan that arrives after a later one brings about a new assessment, which supersedes the old.
+    """
+    studies = ledger.studies()
+    current = {(record.study_instance_uid, record.plan_id): record for record in ledger.current_assessments()}
+    due = (_next_due(plan, studies, current, order) for plan in ledger.plans())
+    runnable = [record for record in due if record is not None]
+    for record in runnable:
+        if current.get((record.study_instance_uid, record.plan_id)) is not record:
+            ledger.queue(record)
+    return runnable
+
+
+def waits(plan: RegisteredPlan, studies: Sequence[Study], ended: set[str]) -> Iterator[tuple[Study, Wait]]:
+    """The plan's follow-ups that cannot be assessed yet, and what each waits for. ended: assessed study UIDs."""
+    baseline_ready = _baseline(plan, studies) is not None
+    earlier_open = False
+    for study in followups(plan, studies):
+        if not study.complete:
+            yield study, "receiving"
+        elif not baseline_ready:
+            yield study, "waiting_for_baseline"
+        elif earlier_open:
+            yield study, "waiting_for_earlier"
+        earlier_open = earlier_open or study.study_instance_uid not in ended
+
+
+def _next_due(
+    plan: RegisteredPlan,
+    studies: Sequence[Study],
+    current: dict[tuple[str, str], AssessmentRecord],
+    order: Order,
+) -> AssessmentRecord | None:
+    """The plan's earliest follow-up that is not assessed from its present inputs, if it can be assessed now."""
+    baseline = _baseline(plan, studies)
+    if baseline is None:
+        return None
+    previous: list[str] = []
+    for study in followups(plan, studies):
+        if not study.complete:
+            return None
+        record = current.get((study.study_instance_uid, plan.plan_id))
+        inputs = _digest(study.study_instance_uid, study.revision, baseline.revision, plan.digest, previous)
+        if record is None or record.inputs != inputs:
+            number = 1 if record is None else record.number + 1
+            return _new_assessment(study, plan, inputs=inputs, previous=previous, number=number, order=order)
+        if record.state not in ENDED:
+            return record
+        if record.state == "done":
+            previous.append(record.assessment_id)
+    return None
+
+
+def _baseline(plan: RegisteredPlan, studies: Sequence[Study]) -> Study | None:
+    """The plan's baseline study once it is complete."""
+    uid = plan.baseline_study_instance_uid
+    return next((study for study in studies if study.study_instance_uid == uid and study.complete), None)
+
+
+def _new_assessment(
+    study: Study, plan: RegisteredPlan, *, inputs: str, previous: Sequence[str], number: int, order: Order
+) -> AssessmentRecord:
+    identity = _digest(inputs, plan.plan_id, order.software_version, number)
+    return AssessmentRecord(
+        assessment_id=identity,
+        study_instance_uid=study.study_instance_uid,
+        plan_id=plan.plan_id,
+        inputs=inputs,
+        revision=study.revision,
+        number=number,
+        priority=order.priority,
+        previous=tuple(previous),
+        state="queued",
+        superseded=False,
+        code="",
+        text="",
+        document=None,
+        folder=f"results/{study.study_instance_uid}/{identity[:16]}",
+        queued_at=0.0,
+        ended_at=None,
+    )
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

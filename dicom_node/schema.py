@@ -1,0 +1,101 @@
+"""The ledger's tables, for SQLite and PostgreSQL alike. Times are seconds since the epoch (UTC)."""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, Engine, Float, Integer, MetaData, String, Table, Text, create_engine, event
+
+METADATA = MetaData()
+
+STUDIES = Table(
+    "studies",
+    METADATA,
+    Column("study_instance_uid", String(64), primary_key=True),
+    Column("patient_id", Text, nullable=False, index=True),
+    Column("acquired", String(8), nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("complete", Boolean, nullable=False),
+    Column("last_arrival", Float, nullable=False),
+)
+
+INSTANCES = Table(
+    "instances",
+    METADATA,
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("study_instance_uid", String(64), nullable=False, index=True),
+    Column("series_instance_uid", String(64), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("arrived_at", Float, nullable=False),
+)
+
+CONFLICTS = Table(
+    "conflicts",
+    METADATA,
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("study_instance_uid", String(64), nullable=False, index=True),
+    Column("path", Text, nullable=False),
+    Column("arrived_at", Float, nullable=False),
+)
+
+PLANS = Table(
+    "plans",
+    METADATA,
+    Column("plan_id", Text, primary_key=True),
+    Column("patient_id", Text, nullable=False, index=True),
+    Column("procedure_date", String(8), nullable=False),
+    Column("baseline_study_instance_uid", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("added_at", Float, nullable=False),
+)
+
+ASSESSMENTS = Table(
+    "assessments",
+    METADATA,
+    Column("assessment_id", String(64), primary_key=True),
+    Column("study_instance_uid", String(64), nullable=False, index=True),
+    Column("plan_id", Text, nullable=False, index=True),
+    Column("inputs", String(64), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("previous", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("superseded", Boolean, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("queued_at", Float, nullable=False),
+    Column("ended_at", Float),
+)
+
+SENDS = Table(
+    "sends",
+    METADATA,
+    Column("assessment_id", String(64), primary_key=True),
+    Column("destination", Text, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+
+def open_engine(url: str) -> Engine:
+    """An engine on the ledger's database, its tables made where they are missing."""
+    engine = create_engine(url, pool_pre_ping=True)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+    METADATA.create_all(engine)
+    return engine
+
+
+def _set_up_sqlite(connection: object, _record: object) -> None:
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers (the page) do not stop the listener
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA busy_timeout=30000")
+    cursor.close()

@@ -1,0 +1,179 @@
+"""What a site sets: TOML → frozen dataclasses; an unknown key is refused by name."""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from dicom_node.refusal import Refused
+
+DEFAULT_DATA_FOLDER = Path("~/.local/share/marginwatch")
+
+
+@dataclass(frozen=True)
+class DatabaseSettings:
+    url: str = ""
+    """Empty: SQLite files in the data folder. Else a PostgreSQL URL, for ledger and queue."""
+
+    def __post_init__(self) -> None:
+        if self.url and not self.url.startswith("postgresql://"):
+            raise ValueError("database.url must be empty or start with postgresql://")
+
+
+@dataclass(frozen=True)
+class ListenerSettings:
+    ae_title: str = "MARGINWATCH"
+    host: str = "127.0.0.1"
+    port: int = 11112
+    quiet_time_s: float = 30.0
+    calling_ae_titles: tuple[str, ...] = ()
+    """Empty: any calling AE title."""
+    max_pdu_bytes: int = 131072
+    minimum_free_gib: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_ae_title("listener.ae_title", self.ae_title)
+        for title in self.calling_ae_titles:
+            _check_ae_title("listener.calling_ae_titles", title)
+        _check_port("listener.port", self.port)
+        if self.quiet_time_s <= 0:
+            raise ValueError("listener.quiet_time_s must be above 0")
+        if self.max_pdu_bytes < 4096:
+            raise ValueError("listener.max_pdu_bytes must be at least 4096")
+        if self.minimum_free_gib < 0:
+            raise ValueError("listener.minimum_free_gib cannot be negative")
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    concurrency: int = 1
+    attempts: int = 3
+    time_limit_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1 or self.attempts < 1:
+            raise ValueError("worker.concurrency and worker.attempts must be at least 1")
+        if self.time_limit_s <= 0:
+            raise ValueError("worker.time_limit_s must be above 0")
+
+
+@dataclass(frozen=True)
+class ReviewSettings:
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+    def __post_init__(self) -> None:
+        _check_port("review.port", self.port)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A PACS that the results are sent to."""
+
+    ae_title: str
+    host: str
+    port: int
+
+    def __post_init__(self) -> None:
+        _check_ae_title("send.ae_title", self.ae_title)
+        _check_port("send.port", self.port)
+
+    @property
+    def name(self) -> str:
+        return f"{self.ae_title}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    data_folder: Path = DEFAULT_DATA_FOLDER
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    listener: ListenerSettings = field(default_factory=ListenerSettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    review: ReviewSettings = field(default_factory=ReviewSettings)
+    send: tuple[Destination, ...] = ()
+
+    @property
+    def ledger_url(self) -> str:
+        """The SQLAlchemy URL of the ledger."""
+        if self.database.url:
+            return self.database.url.replace("postgresql://", "postgresql+psycopg://", 1)
+        return f"sqlite:///{self.data_folder / 'ledger.sqlite'}"
+
+    @property
+    def queue_url(self) -> str:
+        """The database URL of the durable queue."""
+        return self.database.url or f"sqlite:///{self.data_folder / 'queue.sqlite'}"
+
+
+def load_settings(file: Path | None) -> Settings:
+    """The settings in a TOML file, or the defaults where there is none; `data_folder` is absolute.
+
+    A relative `data_folder` is meant from the file's own folder. Raises `Refused` naming the key that is wrong.
+    """
+    if file is None:
+        return replace(Settings(), data_folder=DEFAULT_DATA_FOLDER.expanduser())
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        settings: Settings = _build(Settings, document, "")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as problem:
+        raise Refused("bad_settings", f"{file.name}: {problem}.") from None
+    folder = settings.data_folder.expanduser()
+    return replace(settings, data_folder=(file.parent / folder).resolve())
+
+
+def _build(kind: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
+    """A dataclass from a TOML table. Raises ValueError for an unknown or missing key or a value of another type."""
+    hints = typing.get_type_hints(kind)
+    for key in table:
+        if key not in hints:
+            near = get_close_matches(key, hints, n=1, cutoff=0.5)
+            advice = f"; did you mean {prefix}{near[0]}?" if near else f"; known here: {', '.join(hints)}"
+            raise ValueError(f"unknown key {prefix}{key}{advice}")
+    values = {key: _value(hints[key], value, prefix + key) for key, value in table.items()}
+    missing = [f.name for f in fields(kind) if f.name not in values and _has_no_default(f)]
+    if missing:
+        raise ValueError(f"{prefix}{missing[0]} is missing")
+    return kind(**values)
+
+
+def _has_no_default(f: Any) -> bool:
+    from dataclasses import MISSING
+
+    return f.default is MISSING and f.default_factory is MISSING
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    """`value` as the type `hint` asks for."""
+    if is_dataclass(hint):
+        return _build(typing.cast(type, hint), _expect(value, dict, key), f"{key}.")
+    if isinstance(hint, types.GenericAlias):
+        (item, _) = typing.get_args(hint)
+        return tuple(_value(item, x, key) for x in _expect(value, list, key))
+    if hint is Path:
+        return Path(_expect(value, str, key))
+    if hint is float and type(value) is int:
+        return float(value)
+    return _expect(value, hint, key)
+
+
+def _expect(value: Any, kind: type, key: str) -> Any:
+    names = {dict: "a table", list: "a list", str: "a text", int: "a whole number", float: "a number"}
+    if type(value) is not kind:
+        raise ValueError(f"{key} must be {names[kind]}")
+    return value
+
+
+def _check_port(key: str, port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{key} must be 1 to 65535")
+
+
+def _check_ae_title(key: str, title: str) -> None:
+    if not 1 <= len(title.strip()) <= 16 or "\\" in title or not title.isascii() or not title.isprintable():
+        raise ValueError(f"{key} must be 1 to 16 printable ASCII characters without a backslash")

@@ -1,0 +1,57 @@
+"""Received instances on disk: each appears whole or not at all, under a path made of its checked UIDs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from dicom_node.identity import Identity
+from dicom_node.refusal import Refused
+
+
+class Store:
+    """A folder of instances: `instances/STUDY/SERIES/INSTANCE.dcm`; those that contradict one lie in `conflicts/`."""
+
+    def __init__(self, root: Path, *, minimum_free_bytes: int) -> None:
+        self._root = root
+        self._minimum_free_bytes = minimum_free_bytes
+        root.mkdir(parents=True, exist_ok=True)
+
+    def require_space(self) -> None:
+        """Raises `Refused` ("disk_full") when less than the minimum is free."""
+        if shutil.disk_usage(self._root).free < self._minimum_free_bytes:
+            raise Refused("disk_full", "The node's disk is almost full; nothing more is stored until there is room.")
+
+    def put(self, identity: Identity, content: bytes) -> Path:
+        """The path of the instance, relative to the root, after its bytes have reached the disk."""
+        relative = Path(
+            "instances",
+            identity.study_instance_uid,
+            identity.series_instance_uid,
+            f"{identity.sop_instance_uid}.dcm",
+        )
+        _write_whole(self._root / relative, content)
+        return relative
+
+    def put_aside(self, identity: Identity, content: bytes, sha256: str) -> Path:
+        """The relative path of an instance that has the UID of a stored one and other bytes."""
+        relative = Path("conflicts", identity.sop_instance_uid, f"{sha256}.dcm")
+        _write_whole(self._root / relative, content)
+        return relative
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write to a temporary file beside `path`, sync it, and rename: a reader sees all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".arriving-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

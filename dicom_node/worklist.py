@@ -1,0 +1,166 @@
+"""Every study with what became of it, the most urgent first: what the page, the interface and batch show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dicom_node.ledger import ENDED, AssessmentRecord, Ledger, RegisteredPlan, Study
+from dicom_node.routing import relation, waits
+from pipeline.assessment import URGENCY
+
+StudyState = Literal[
+    "receiving",
+    "waiting_for_baseline",
+    "waiting_for_earlier",
+    "queued",
+    "running",
+    "done",
+    "refused",
+    "failed",
+    "no_plan",
+    "baseline",
+    "before_procedure",
+    "no_images",
+]
+#: Studies nobody has to look at come last; those not assessed for a fault stand with the not assessable ones.
+_STATE_ORDER: tuple[StudyState, ...] = (
+    "running",
+    "queued",
+    "waiting_for_earlier",
+    "waiting_for_baseline",
+    "receiving",
+    "done",
+    "no_plan",
+    "no_images",
+    "before_procedure",
+    "baseline",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One study against one plan, or one study without a plan."""
+
+    study: Study
+    plan_id: str | None
+    state: StudyState
+    conflicts: int = 0
+    record: AssessmentRecord | None = None
+    document: Mapping[str, Any] = field(default_factory=dict)
+    """The `assessment.json`; empty while there is none."""
+
+    @property
+    def outcome(self) -> str | None:
+        return self.document.get("outcome")
+
+    @property
+    def thinnest(self) -> Mapping[str, Any]:
+        """The lesion with the least margin; empty where no margin was measured."""
+        measured = [x for x in self.document.get("lesions", ()) if x.get("minimal_margin_mm") is not None]
+        return min(measured, key=lambda lesion: float(lesion["minimal_margin_mm"])) if measured else {}
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry as the interface gives it."""
+        error = None
+        if self.record is not None and self.record.state in ("refused", "failed"):
+            error = {"code": self.record.code, "text": _first_line(self.record.text)}
+        return {
+            "study_instance_uid": self.study.study_instance_uid,
+            "patient_id": self.study.patient_id,
+            "plan_id": self.plan_id,
+            "acquired": self.study.acquired,
+            "revision": self.study.revision,
+            "state": self.state,
+            "outcome": self.outcome,
+            "needs_review": self.document.get("needs_review"),
+            "minimal_margin_mm": self.thinnest.get("minimal_margin_mm"),
+            "minimal_margin_interval_mm": self.thinnest.get("minimal_margin_interval_mm"),
+            "days_since_procedure": self.document.get("days_since_procedure"),
+            "reasons": self.document.get("reasons", []),
+            "error": error,
+            "conflicting_instances": self.conflicts,
+        }
+
+
+def worklist(ledger: Ledger) -> list[Entry]:
+    """All studies, the most urgent first: by outcome, then those that need review, then the least margin."""
+    studies, plans = ledger.studies(), ledger.plans()
+    records = {(r.study_instance_uid, r.plan_id): r for r in ledger.current_assessments()}
+    conflicts = ledger.conflict_counts()
+    waiting = _waiting(studies, plans, records)
+    entries = [
+        _entry(study, plan_id, state, conflicts, records.get((study.study_instance_uid, plan_id or "")))
+        for study in studies
+        for plan_id, state in _states(study, plans, waiting)
+    ]
+    return sorted(entries, key=_urgency)
+
+
+def _waiting(
+    studies: Sequence[Study], plans: Sequence[RegisteredPlan], records: Mapping[tuple[str, str], AssessmentRecord]
+) -> dict[tuple[str, str], StudyState]:
+    found: dict[tuple[str, str], StudyState] = {}
+    for plan in plans:
+        ended = {uid for (uid, plan_id), r in records.items() if plan_id == plan.plan_id and r.state in ENDED}
+        for study, wait in waits(plan, studies, ended):
+            found[study.study_instance_uid, plan.plan_id] = wait
+    return found
+
+
+def _states(
+    study: Study, plans: Sequence[RegisteredPlan], waiting: Mapping[tuple[str, str], StudyState]
+) -> list[tuple[str | None, StudyState]]:
+    """The plans the study belongs to with its state for each; a single item without a plan when there is none."""
+    as_followup: list[tuple[str | None, StudyState]] = []
+    otherwise: list[tuple[str | None, StudyState]] = []
+    for plan in plans:
+        kind = relation(study, plan)
+        if kind == "followup":
+            as_followup.append((plan.plan_id, waiting.get((study.study_instance_uid, plan.plan_id), "queued")))
+        elif kind != "other_patient":
+            otherwise.append((plan.plan_id, kind))
+    if as_followup:
+        return as_followup
+    if not study.complete:
+        return [(otherwise[0][0] if otherwise else None, "receiving")]
+    if otherwise:
+        return otherwise[:1]
+    return [(None, "no_plan" if study.images else "no_images")]
+
+
+def _entry(
+    study: Study,
+    plan_id: str | None,
+    state: StudyState,
+    conflicts: Mapping[str, int],
+    record: AssessmentRecord | None,
+) -> Entry:
+    count = conflicts.get(study.study_instance_uid, 0)
+    if record is None or state == "receiving":
+        return Entry(study, plan_id, state, count)
+    return Entry(study, plan_id, record.state, count, record, record.document or {})
+
+
+def _urgency(entry: Entry) -> tuple[float, float, float, float, str]:
+    if entry.outcome is not None:
+        group = float(URGENCY.index(entry.outcome))  # type: ignore[arg-type]
+    elif entry.state in ("refused", "failed"):
+        group = float(URGENCY.index("not_assessable"))
+    else:
+        group = float(len(URGENCY))
+    state = _STATE_ORDER.index(entry.state) if entry.state in _STATE_ORDER else 0
+    margin = entry.thinnest.get("minimal_margin_mm")
+    unreviewed = 0.0 if entry.document.get("needs_review", True) else 1.0
+    return (
+        group,
+        state if group == len(URGENCY) else 0.0,
+        unreviewed,
+        float("-inf") if margin is None else float(margin),
+        entry.study.study_instance_uid,
+    )
+
+
+def _first_line(text: str) -> str:
+    return text.split("\n", 1)[0]
