@@ -1,0 +1,52 @@
+"""When a series was acquired, and how long after the contrast injection."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+
+from dicom_node.decode.files import Header
+from dicom_node.refusal import Refused
+
+#: An injection is followed by its scan within minutes; tags that say otherwise were written by hand or shifted.
+LONGEST_DELAY_S = 600.0
+
+
+def acquired_on(header: Header) -> date:
+    """The day of acquisition; the study's day where the tags are more than a day apart (shifted in de-identification).
+
+    Raises Refused ``no_date``.
+    """
+    days = [day for day in (_day(header, keyword) for keyword in ("AcquisitionDateTime", "AcquisitionDate")) if day]
+    study = [day for day in (_day(header, keyword) for keyword in ("StudyDate", "SeriesDate", "ContentDate")) if day]
+    if not days and not study:
+        raise Refused(
+            "no_date", f"{header.path.name} does not say when it was acquired; send images with a Study Date."
+        )
+    if days and (not study or abs(days[0] - study[0]) <= timedelta(days=1)):
+        return days[0]
+    return study[0]
+
+
+def seconds_after_injection(header: Header) -> float | None:
+    """Seconds from Contrast/Bolus Start Time to Acquisition Time; None where missing or not plausible."""
+    start, end = _time(header, "ContrastBolusStartTime"), _time(header, "AcquisitionTime")
+    if start is None or end is None:
+        return None
+    delay = (end - start).total_seconds()
+    return delay if 0 < delay <= LONGEST_DELAY_S else None
+
+
+def _day(header: Header, keyword: str) -> date | None:
+    text = header.text(keyword)[:8]
+    try:
+        return datetime.strptime(text + "+0000", "%Y%m%d%z").date() if len(text) == 8 else None
+    except ValueError:
+        return None
+
+
+def _time(header: Header, keyword: str) -> datetime | None:
+    text = header.text(keyword).split(".")[0]
+    try:
+        return datetime.strptime(f"20000101{text}+0000", "%Y%m%d%H%M%S%z") if len(text) == 6 else None
+    except ValueError:
+        return None

@@ -1,0 +1,174 @@
+"""The plan folder: `plan.json`, checked strictly, and the regions it names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from dicom_node.decode.files import scan
+from dicom_node.decode.regions import RegionRef, RegionSource, read_region
+from dicom_node.decode.schema import Node, read_document
+from dicom_node.refusal import Refused
+from pipeline.case import Applicator, Energy, Lesion, Organ, Plan, ProtocolPhase
+from pipeline.geometry import Geometry
+from pipeline.volume import Mask, Volume
+
+
+@dataclass(frozen=True)
+class PlannedLesion:
+    """One lesion as written in the plan; its regions are named, not read."""
+
+    lesion_id: str
+    required_margin_mm: float
+    tumor: RegionRef
+    simulated_zone: RegionRef | None
+    applicators: tuple[Applicator, ...]
+    protocol: tuple[ProtocolPhase, ...]
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """A valid `plan.json`. path: the file; the DICOM objects and NIfTI files it names lie in its folder."""
+
+    path: Path
+    plan_id: str
+    patient_id: str
+    organ: Organ
+    energy: Energy
+    procedure_date: date
+    baseline_study_uid: str
+    baseline_series_uid: str
+    lesions: tuple[PlannedLesion, ...]
+    organ_mask: RegionRef | None
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    @property
+    def lesion_ids(self) -> tuple[str, ...]:
+        return tuple(lesion.lesion_id for lesion in self.lesions)
+
+
+def read_plan_file(path: Path) -> PlanFile:
+    """The plan written in a `plan.json`, without reading any image.
+
+    Raises Refused: plan_missing, plan_unreadable, plan_invalid (naming the path of the wrong key).
+    """
+    root = read_document(path).object(
+        required=("plan_id", "patient_id", "organ", "procedure", "baseline", "lesions"), optional=("organ_mask",)
+    )
+    procedure = root.child("procedure").object(required=("date", "energy"))
+    baseline = root.child("baseline").object(required=("study_instance_uid", "series_instance_uid"))
+    lesions = tuple(_lesion(node) for node in root.child("lesions").list(at_least=1))
+    seen: set[str] = set()
+    for number, lesion in enumerate(lesions):
+        if lesion.lesion_id in seen:
+            raise Node(None, f"lesions[{number}].lesion_id").wrong(f"{lesion.lesion_id} is given twice")
+        seen.add(lesion.lesion_id)
+    return PlanFile(
+        path=path,
+        plan_id=root.child("plan_id").text(),
+        patient_id=root.child("patient_id").text(),
+        organ=cast(Organ, root.child("organ").one_of(get_args(Organ))),
+        energy=cast(Energy, procedure.child("energy").one_of(get_args(Energy))),
+        procedure_date=procedure.child("date").day(),
+        baseline_study_uid=baseline.child("study_instance_uid").text(),
+        baseline_series_uid=baseline.child("series_instance_uid").text(),
+        lesions=lesions,
+        organ_mask=_region(root.child("organ_mask")) if root.has("organ_mask") else None,
+    )
+
+
+def load_plan(plan_file: PlanFile, baseline: Volume) -> Plan:
+    """The plan with its regions read, in the baseline's frame.
+
+    Raises Refused, naming the key: region_missing, region_wrong_frame, region_unreadable, empty_region,
+    patient_mismatch.
+    """
+    names = [r for les in plan_file.lesions for r in (les.tumor, les.simulated_zone)] + [plan_file.organ_mask]
+    wanted = any(ref is not None and ref.path is None for ref in names)
+    headers = scan([plan_file.folder]).headers if wanted else ()
+    source = RegionSource(plan_file.folder, plan_file.patient_id, {h.text("SOPInstanceUID"): h for h in headers})
+    grid = baseline.geometry
+
+    return Plan(
+        plan_id=plan_file.plan_id,
+        organ=plan_file.organ,
+        energy=plan_file.energy,
+        procedure_date=plan_file.procedure_date,
+        baseline=baseline,
+        lesions=tuple(
+            Lesion(
+                lesion_id=lesion.lesion_id,
+                required_margin_mm=lesion.required_margin_mm,
+                tumor=_tumor(lesion.tumor, source, grid),
+                simulated_zone=None
+                if lesion.simulated_zone is None
+                else read_region(lesion.simulated_zone, source, grid),
+                applicators=lesion.applicators,
+                protocol=lesion.protocol,
+            )
+            for lesion in plan_file.lesions
+        ),
+        organ_mask=None if plan_file.organ_mask is None else read_region(plan_file.organ_mask, source, grid),
+    )
+
+
+def _tumor(ref: RegionRef, source: RegionSource, baseline: Geometry) -> Mask:
+    """The tumor region. Raises Refused ``tumor_outside_baseline`` where its center is not in the baseline scan."""
+    mask = read_region(ref, source, baseline)
+    if not bool(baseline.contains(mask.centroid_lps_mm)):
+        raise Refused("tumor_outside_baseline", f"{ref.key} lies outside the baseline scan; check the baseline series.")
+    return mask
+
+
+def _lesion(node: Node) -> PlannedLesion:
+    node.object(
+        required=("lesion_id", "required_margin_mm", "tumor"), optional=("simulated_zone", "applicators", "protocol")
+    )
+    return PlannedLesion(
+        lesion_id=node.child("lesion_id").text(),
+        required_margin_mm=node.child("required_margin_mm").number(least=0),
+        tumor=_region(node.child("tumor")),
+        simulated_zone=_region(node.child("simulated_zone")) if node.has("simulated_zone") else None,
+        applicators=tuple(_applicator(item) for item in _items(node, "applicators")),
+        protocol=tuple(_phase(item) for item in _items(node, "protocol")),
+    )
+
+
+def _items(node: Node, name: str) -> Sequence[Node]:
+    return node.child(name).list(at_least=0) if node.has(name) else ()
+
+
+def _applicator(node: Node) -> Applicator:
+    node.object(required=("model", "tip_lps_mm", "entry_lps_mm"))
+    tip, entry = node.child("tip_lps_mm").point(), node.child("entry_lps_mm").point()
+    if tip == entry:
+        raise node.child("entry_lps_mm").wrong("must differ from tip_lps_mm")
+    return Applicator(node.child("model").text(), tip, entry)
+
+
+def _phase(node: Node) -> ProtocolPhase:
+    node.object(required=("phase", "duration_s"), optional=("power_w",))
+    phase = cast(Literal["freeze", "thaw", "heat"], node.child("phase").one_of(("freeze", "thaw", "heat")))
+    power = node.child("power_w").number(above=0) if node.has("power_w") else None
+    return ProtocolPhase(phase, node.child("duration_s").number(above=0), power)
+
+
+def _region(node: Node) -> RegionRef:
+    if not isinstance(node.value, dict):
+        raise node.wrong("must be an object")
+    if node.has("path"):
+        node.object(required=("path",))
+        return RegionRef(node.key, path=node.child("path").text())
+    if node.has("roi_number"):
+        node.object(required=("sop_instance_uid", "roi_number"))
+        number = node.child("roi_number").integer(least=0)
+        return RegionRef(node.key, sop_instance_uid=node.child("sop_instance_uid").text(), roi_number=number)
+    node.object(required=("sop_instance_uid", "segment_number"))
+    number = node.child("segment_number").integer(least=1)
+    return RegionRef(node.key, sop_instance_uid=node.child("sop_instance_uid").text(), segment_number=number)

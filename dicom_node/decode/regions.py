@@ -1,0 +1,158 @@
+"""Regions named by a plan: a SEG segment, an RTSTRUCT ROI or a NIfTI file, to a `Mask` in the baseline's frame."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
+from pydicom.uid import RTStructureSetStorage
+from scipy import ndimage
+
+from dicom_node.decode.contours import roi_voxels
+from dicom_node.decode.files import BROKEN, Header, quiet
+from dicom_node.decode.segment import SEGMENTATION_CLASSES, segment_voxels
+from dicom_node.refusal import Refused
+from pipeline.geometry import Geometry
+from pipeline.volume import Mask
+
+#: NIfTI world coordinates are RAS; ours are LPS.
+_LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+#: Background kept around a region on a grid of its own, so that distances to it are right this far out.
+_ROOM_MM = 40.0
+
+
+@dataclass(frozen=True)
+class RegionRef:
+    """Where a region is to be found. key: its path in plan.json, named in every refusal."""
+
+    key: str
+    sop_instance_uid: str = ""
+    segment_number: int | None = None
+    roi_number: int | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RegionSource:
+    """Where a plan's regions lie. objects: the DICOM headers of the plan's folder by SOP Instance UID."""
+
+    folder: Path
+    patient_id: str
+    objects: Mapping[str, Header]
+
+
+def read_region(ref: RegionRef, source: RegionSource, baseline: Geometry) -> Mask:
+    """The region, on the baseline's grid where its own grid fits into that, else on its own with room around it.
+
+    Raises Refused, naming the key: region_missing, region_wrong_frame, region_unreadable, empty_region,
+    patient_mismatch.
+    """
+    try:
+        with quiet():
+            voxels, geometry = _read(ref, source, baseline)
+    except Refused:
+        raise
+    except BROKEN as problem:
+        raise Refused("region_unreadable", f"{ref.key}: the region cannot be read; export it again.") from problem
+    if not voxels.any():
+        raise Refused("empty_region", f"{ref.key}: the region is empty; draw it again.")
+    return _placed(voxels, geometry, baseline)
+
+
+def _read(ref: RegionRef, source: RegionSource, baseline: Geometry) -> tuple[NDArray[np.bool_], Geometry]:
+    if ref.path is not None:
+        return _nifti(ref, source.folder, baseline)
+    header = source.objects.get(ref.sop_instance_uid)
+    if header is None:
+        raise Refused("region_missing", f"{ref.key}.sop_instance_uid names an object that is not in the plan's folder.")
+    if header.text("PatientID") != source.patient_id:
+        raise Refused("patient_mismatch", f"{ref.key} names an object of another patient than the plan's.")
+    kind = header.text("SOPClassUID")
+    if ref.roi_number is not None:
+        if kind != RTStructureSetStorage:
+            raise Refused("region_unreadable", f"{ref.key}.roi_number needs an RTSTRUCT; the object named is none.")
+        return roi_voxels(header, ref.roi_number, ref.key, baseline), baseline
+    if kind not in SEGMENTATION_CLASSES or ref.segment_number is None:
+        raise Refused("region_unreadable", f"{ref.key}.segment_number needs a DICOM SEG; the object named is none.")
+    return segment_voxels(header, ref.segment_number, ref.key, baseline.frame_uid)
+
+
+def _nifti(ref: RegionRef, folder: Path, baseline: Geometry) -> tuple[NDArray[np.bool_], Geometry]:
+    """NIfTI carries no frame of reference: it is taken to be the baseline's."""
+    path = folder / str(ref.path)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise Refused("region_missing", f"{ref.key}.path must stay inside the plan's folder.")
+    if not path.is_file():
+        raise Refused("region_missing", f"{ref.key}.path names a file that does not exist.")
+    voxels, geometry = read_nifti(path, baseline.frame_uid, ref.key)
+    return voxels >= 0.5, geometry
+
+
+def read_nifti(path: Path, frame_uid: str, key: str) -> tuple[NDArray[Any], Geometry]:
+    """A NIfTI image's values ``[k, j, i]`` and its grid in LPS. Raises Refused ``region_unreadable``, naming `key`."""
+    try:
+        image: Any = nib.load(path)
+        values = np.asanyarray(image.dataobj)
+        placed = int(image.header["sform_code"]) > 0 or int(image.header["qform_code"]) > 0
+    except (ImageFileError, OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as problem:
+        raise Refused("region_unreadable", f"{key}: {path.name} is no readable NIfTI image.") from problem
+    if values.ndim > 3 and max(values.shape[3:]) == 1:
+        values = values.reshape(values.shape[:3])
+    if values.ndim != 3 or not placed:
+        raise Refused("region_unreadable", f"{key}: {path.name} is no three-dimensional image with a position.")
+    matrix = _LPS_FROM_RAS @ image.affine
+    matrix[:3, :3] = matrix[:3, 2::-1]
+    voxels = np.ascontiguousarray(values.T)
+    return voxels, Geometry((voxels.shape[0], voxels.shape[1], voxels.shape[2]), matrix, frame_uid)
+
+
+def _placed(voxels: NDArray[np.bool_], geometry: Geometry, baseline: Geometry) -> Mask:
+    """The region cut to what is inside and put on the baseline's grid, or on its own grid with room around it."""
+    box = ndimage.find_objects(voxels.astype(np.uint8))[0]
+    part = geometry.crop([s.start for s in box], [s.stop for s in box])
+    inside = voxels[box]
+    if _fits(part, baseline):
+        return Mask(inside, part).embedded_in(baseline)
+    if not _right_angled(part):
+        return _sampled(inside, part, baseline)
+    room = np.ceil(_ROOM_MM / part.spacing_mm).astype(int)
+    matrix = part.lps_from_index.copy()
+    matrix[:3, 3] = part.lps_of(-room)
+    padded = np.pad(inside, [(n, n) for n in room])
+    return Mask(padded, Geometry((padded.shape[0], padded.shape[1], padded.shape[2]), matrix, part.frame_uid))
+
+
+def _fits(part: Geometry, baseline: Geometry) -> bool:
+    """Whether the part's voxels are voxels of the baseline (to a hundredth of a voxel at every corner)."""
+    corners = np.array(
+        [[k, j, i] for k in (0, part.shape[0] - 1) for j in (0, part.shape[1] - 1) for i in (0, part.shape[2] - 1)]
+    )
+    index = baseline.index_of(part.lps_of(corners))
+    first = np.round(index[0])
+    if (first < 0).any() or (first + part.shape > np.array(baseline.shape)).any():
+        return False
+    return bool(np.abs(index - corners - first).max() < 0.01) and bool(
+        np.allclose(part.lps_from_index[:3, :3], baseline.lps_from_index[:3, :3], atol=1e-3)
+    )
+
+
+def _right_angled(geometry: Geometry) -> bool:
+    axes = geometry.lps_from_index[:3, :3] / geometry.spacing_mm
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() < 1e-2)
+
+
+def _sampled(voxels: NDArray[np.bool_], geometry: Geometry, baseline: Geometry) -> Mask:
+    """A region drawn on tilted slices, on the baseline's upright grid."""
+    padded = np.pad(voxels, 1).astype(np.float32)
+    to_part = geometry.index_from_lps @ baseline.lps_from_index
+    values = ndimage.affine_transform(
+        padded, to_part[:3, :3], to_part[:3, 3] + 1, output_shape=baseline.shape, order=1, mode="constant", cval=0.0
+    )
+    return Mask(values >= 0.5, baseline)
