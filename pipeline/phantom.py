@@ -1,0 +1,313 @@
+"""A made liver patient with exact answers: plan, baseline and follow-ups, for the demo, tests and a site's own check.
+
+Everything is drawn in the baseline's coordinates by formula; a follow-up is drawn by mapping each of its points to the
+baseline with a known motion, so that masks, margins and corresponding points are exact and not measured on voxels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+
+from pipeline.case import Applicator, Case, FollowUp, Lesion, Outcome, Plan, Point, ProtocolPhase
+from pipeline.geometry import FloatArray, Geometry, frozen
+from pipeline.phantom_body import Body, Phase, Plane, Scan, blended, box_in, level_hu, made_body, noise_hu, render
+from pipeline.phantom_shape import Blob, Dented, Motion, least_margin, surface_points, volume_grid
+from pipeline.volume import Mask, Volume
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A scan's grid. shape, spacing_mm: slices, rows, columns; slices lie along +z, rows +y, columns +x."""
+
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    center_lps_mm: Point
+
+    def geometry(self, frame_uid: str) -> Geometry:
+        """The grid in a frame of reference; its first voxel is rounded to 0.01 mm, so that DICOM can say it exactly."""
+        matrix = np.zeros((4, 4))
+        matrix[[2, 1, 0], [0, 1, 2]] = self.spacing_mm
+        middle = (np.array(self.shape) - 1) / 2
+        matrix[:3, 3] = np.round(np.array(self.center_lps_mm) - matrix[:3, :3] @ middle, 2)
+        matrix[3, 3] = 1.0
+        return Geometry(self.shape, matrix, frame_uid)
+
+
+@dataclass(frozen=True)
+class FollowUpSpec:
+    """One follow-up to make; places are given in the baseline's coordinates.
+
+    zone: what was ablated; missed: parts of it that were not; nodules: enhancing tissue, which the zone does not hold.
+    Neither may reach the zone's center: the zone stays star-shaped.
+    other_body_seed: draws somebody else's body under this patient's name.
+    """
+
+    days_since_procedure: int
+    expected: Outcome
+    zone: Blob
+    motion: Motion
+    grid: Grid
+    missed: tuple[Blob, ...] = ()
+    nodules: tuple[Blob, ...] = ()
+    phase: Phase = "portal_venous"
+    contrast_scale: float = 0.94
+    vessel_scale: float = 0.85
+    noise_hu: float = 13.0
+    zone_hu: float = 42.0
+    core_hu: float = 14.0
+    """How much denser the middle of the zone is."""
+    rim_mm: float = 1.2
+    rim_hu: float = 14.0
+    """How much brighter than the liver the thin benign rim is."""
+    other_body_seed: int | None = None
+    patient_id: str | None = None
+    """Whose name the scan bears, when not the plan's patient's."""
+
+    @property
+    def shape(self) -> Dented:
+        """The non-enhancing zone as it is."""
+        return Dented(self.zone, self.missed + self.nodules)
+
+
+@dataclass(frozen=True)
+class PhantomSpec:
+    """All that makes a phantom; the same spec makes the same phantom to the last bit."""
+
+    name: str
+    seed: int
+    tumor: Blob
+    baseline_grid: Grid
+    followups: tuple[FollowUpSpec, ...]
+    simulated_zone: Blob | None = None
+    required_margin_mm: float = 5.0
+    patient_id: str = "PHANTOM-0001"
+    baseline_date: date = date(2026, 1, 5)
+    procedure_date: date = date(2026, 1, 12)
+    baseline_noise_hu: float = 12.0
+    tumor_scale: float = 1.0
+    """Scales the contrast of the tumor to the liver."""
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is exactly so at one follow-up; masks on its grid, points and margin in its frame.
+
+    landmarks: (300, 3) each, points of the liver within 40 mm of the zone's center and where they lie in the baseline.
+    """
+
+    expected: Outcome
+    baseline_from_followup: Motion
+    zone: Mask
+    tumor: Mask
+    nodules: Mask
+    minimal_margin_mm: float
+    minimal_margin_point_lps_mm: Point
+    tumor_volume_ml: float
+    zone_volume_ml: float
+    covered_fraction: float
+    uncovered_volume_ml: float
+    landmarks_followup_lps_mm: FloatArray
+    landmarks_baseline_lps_mm: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomFollowUp:
+    """One follow-up as made; patient_id: the name that its scan bears."""
+
+    followup: FollowUp
+    patient_id: str
+    truth: Truth
+
+    @property
+    def volume(self) -> Volume:
+        return self.followup.volume
+
+
+@dataclass(frozen=True, eq=False)
+class Phantom:
+    """A made patient: the plan with its baseline, and follow-ups in time order with the truth about each."""
+
+    spec: PhantomSpec
+    plan: Plan
+    followups: tuple[PhantomFollowUp, ...]
+
+    def case(self, number: int = 0) -> Case:
+        """The case of one follow-up, without what earlier ones found."""
+        return Case(self.plan, self.followups[number].followup)
+
+
+def make_phantom(spec: PhantomSpec) -> Phantom:
+    """Draws the patient. Some two seconds for a small one, under a minute and 600 MB for a full-size one."""
+    body = made_body(spec.seed)
+    geometry = spec.baseline_grid.geometry(frame_uid(spec, 0))
+    scan = _scan(spec.baseline_grid, "portal_venous", 1.0, 1.0)
+
+    def overlay(points: Plane, hu: Plane, liver: Plane) -> Plane:  # noqa: ARG001
+        box = _around(points, spec.tumor)
+        hu[box] = blended(hu[box], spec.tumor.depth_mm(points[box]), _tumor_hu(spec, scan), scan.edge_mm)
+        return hu
+
+    clean = render(geometry, body, scan, baseline_from=lambda points: points, overlay=overlay)
+    baseline = _volume(clean, geometry, spec.baseline_noise_hu, spec.seed * 100)
+    organ = Mask(body.liver_depth_mm(geometry.grid_lps().astype(np.float32)) > 0, geometry)
+    zone = None if spec.simulated_zone is None else _mask(spec.simulated_zone, geometry)
+    lesion = Lesion(
+        "L1", spec.required_margin_mm, _mask(spec.tumor, geometry), zone, _applicators(spec.tumor), PROTOCOL
+    )
+    plan = Plan(f"{spec.patient_id}-plan", "liver", "cryoablation", spec.procedure_date, baseline, (lesion,), organ)
+    return Phantom(spec, plan, tuple(_followup(spec, number) for number in range(len(spec.followups))))
+
+
+#: Two freezes with a passive thaw between them, the usual liver cryoablation.
+PROTOCOL = (ProtocolPhase("freeze", 600.0), ProtocolPhase("thaw", 480.0), ProtocolPhase("freeze", 600.0))
+
+
+def frame_uid(spec: PhantomSpec, scan: int) -> str:
+    """The frame of reference of a scan: 0 the baseline, then the follow-ups; always the same for the same phantom."""
+    digest = hashlib.sha256(f"marginwatch phantom {spec.name} {spec.seed} {spec.baseline_grid.shape} {scan}".encode())
+    return f"2.25.{int(digest.hexdigest()[:30], 16)}"
+
+
+def truth_of(spec: PhantomSpec, number: int) -> Truth:
+    """The truth about a follow-up, worked out from the formulas alone."""
+    made = spec.followups[number]
+    motion, shape = made.motion, made.shape
+    geometry = made.grid.geometry(frame_uid(spec, number + 1))
+
+    def zone(points: FloatArray) -> FloatArray:
+        return shape.depth_mm(motion(points))
+
+    def tumor(points: FloatArray) -> FloatArray:
+        return spec.tumor.depth_mm(motion(points))
+
+    tumor_surface = motion.inverse(_surface(Dented(spec.tumor), 40_000))
+    zone_surface = motion.inverse(_surface(shape, 80_000))
+    margin_mm, margin_point = least_margin(tumor_surface, zone_surface, zone)
+    fine = volume_grid(tumor_surface.min(0) - 1, tumor_surface.max(0) + 1, 0.4)
+    in_tumor = fine[tumor(fine) > 0]
+    covered = float((zone(in_tumor) > 0).mean())
+    coarse = volume_grid(zone_surface.min(0) - 1, zone_surface.max(0) + 1, 0.5)
+    landmarks = _landmarks(spec, made)
+    nodules = np.zeros(geometry.shape, bool)
+    for nodule in made.nodules:
+        nodules |= _mask(nodule, geometry, motion).voxels
+    tumor_ml = len(in_tumor) * 0.4**3 / 1000
+    return Truth(
+        expected=made.expected,
+        baseline_from_followup=motion,
+        zone=_mask(shape, geometry, motion),
+        tumor=_mask(spec.tumor, geometry, motion),
+        nodules=Mask(nodules, geometry),
+        minimal_margin_mm=margin_mm,
+        minimal_margin_point_lps_mm=_point(margin_point),
+        tumor_volume_ml=tumor_ml,
+        zone_volume_ml=float((zone(coarse) > 0).sum()) * 0.5**3 / 1000,
+        covered_fraction=covered,
+        uncovered_volume_ml=tumor_ml * (1 - covered),
+        landmarks_followup_lps_mm=frozen(motion.inverse(landmarks)),
+        landmarks_baseline_lps_mm=frozen(landmarks),
+    )
+
+
+def _followup(spec: PhantomSpec, number: int) -> PhantomFollowUp:
+    made = spec.followups[number]
+    own_body = made.other_body_seed is None
+    body = made_body(spec.seed) if own_body else _other_body(made.other_body_seed or 0)
+    geometry = made.grid.geometry(frame_uid(spec, number + 1))
+    scan = _scan(made.grid, made.phase, made.contrast_scale, made.vessel_scale)
+    liver_hu = level_hu("liver", made.phase, made.contrast_scale)
+
+    def lesion(points: Plane, hu: Plane, liver: Plane) -> Plane:
+        zone = made.shape.depth_mm(points)
+        hu = blended(hu, spec.tumor.depth_mm(points), _tumor_hu(spec, scan), scan.edge_mm)
+        rim = np.minimum(zone + made.rim_mm, liver)
+        hu = blended(hu, rim, liver_hu + (made.rim_hu if made.phase != "unenhanced" else 0.0), scan.edge_mm)
+        core = made.zone.scaled(0.5).depth_mm(points)
+        hu = blended(hu, zone, made.zone_hu + made.core_hu * np.clip(core / 4 + 0.5, 0, 1), scan.edge_mm)
+        for nodule in made.nodules:
+            value = level_hu("nodule", made.phase, made.contrast_scale)
+            hu = blended(hu, nodule.depth_mm(points), value, scan.edge_mm)
+        return hu
+
+    def overlay(points: Plane, hu: Plane, liver: Plane) -> Plane:
+        box = _around(points, spec.tumor, made.zone, *made.nodules)
+        if hu[box].size:
+            hu[box] = lesion(points[box], hu[box], liver[box])
+        return hu
+
+    clean = render(geometry, body, scan, baseline_from=made.motion, overlay=overlay)
+    volume = _volume(clean, geometry, made.noise_hu, spec.seed * 100 + number + 1)
+    acquired = spec.procedure_date + timedelta(days=made.days_since_procedure)
+    return PhantomFollowUp(
+        FollowUp(acquired, volume, made.phase), made.patient_id or spec.patient_id, truth_of(spec, number)
+    )
+
+
+def _other_body(seed: int) -> Body:
+    body = made_body(seed)
+    return Body(body.scale * (0.82, 0.86, 0.78), body.lobes, body.organs, body.vessels, body.texture)
+
+
+def _scan(grid: Grid, phase: Phase, contrast_scale: float, vessel_scale: float) -> Scan:
+    edge_mm = max(1.1, grid.spacing_mm[1])
+    return Scan(phase, contrast_scale, vessel_scale, edge_mm, sub_slices=2 if grid.spacing_mm[0] < 4 else 3)
+
+
+def _volume(clean: Plane, geometry: Geometry, sd_hu: float, seed: int) -> Volume:
+    clean += noise_hu(geometry, sd_hu, seed)
+    return Volume(np.clip(np.round(clean), -1024, 3071).astype(np.int16), geometry, "ct_hu")
+
+
+def _tumor_hu(spec: PhantomSpec, scan: Scan) -> float:
+    liver, tumor = (level_hu(t, scan.phase, scan.contrast_scale) for t in ("liver", "tumor"))
+    return liver + spec.tumor_scale * (tumor - liver)
+
+
+def _around(points: Plane, *blobs: Blob) -> tuple[slice, slice]:
+    centers = np.array([blob.center_lps_mm for blob in blobs])
+    reach = np.array([[max(blob.radii_mm) + 2 * blob.bump_mm + 5] for blob in blobs])
+    return box_in(points, (centers - reach).min(0), (centers + reach).max(0))
+
+
+def _mask(shape: Blob | Dented, geometry: Geometry, motion: Motion | None = None) -> Mask:
+    """The region on a grid; only the box that holds it is looked at."""
+    blob = shape.blob if isinstance(shape, Dented) else shape
+    reach = max(blob.radii_mm) + 2 * blob.bump_mm
+    center = np.array(blob.center_lps_mm)
+    corners = center + np.array(np.meshgrid(*[(-reach, reach)] * 3)).reshape(3, -1).T
+    box = geometry.box_around(corners if motion is None else motion.inverse(corners), pad_mm=8.0)
+    voxels = np.zeros(geometry.shape, bool)
+    points = geometry.crop([s.start for s in box], [s.stop for s in box]).grid_lps()
+    voxels[box] = shape.depth_mm(points if motion is None else motion(points)) > 0
+    return Mask(voxels, geometry)
+
+
+def _surface(shape: Dented, count: int) -> FloatArray:
+    reach = 1.5 * max(shape.blob.radii_mm)
+    return surface_points(shape.depth_mm, shape.blob.center_lps_mm, reach_mm=reach, count=count)
+
+
+def _landmarks(spec: PhantomSpec, made: FollowUpSpec) -> FloatArray:
+    rng = np.random.default_rng([spec.seed, 300])
+    tries = rng.uniform(-40, 40, (6000, 3))
+    tries = tries[np.linalg.norm(tries, axis=1) < 40] + np.array(made.zone.center_lps_mm)
+    inside = made_body(spec.seed).liver_depth_mm(tries) > 2
+    seen = made.grid.geometry("0").contains(made.motion.inverse(tries))
+    return np.asarray(tries[inside & seen & spec.baseline_grid.geometry("0").contains(tries)][:300])
+
+
+def _applicators(tumor: Blob) -> tuple[Applicator, ...]:
+    """Two parallel probes, 16 mm apart, from the right front; tips 12 mm below the tumor's center."""
+    x, y, z = tumor.center_lps_mm
+    return tuple(
+        Applicator("IceForce", (x + side, y, z - 12.0), (x + side - 58.0, y - 74.0, z + 34.0)) for side in (-8.0, 8.0)
+    )
+
+
+def _point(values: Any) -> Point:
+    return float(values[0]), float(values[1]), float(values[2])
