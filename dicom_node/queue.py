@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID
+from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID, StepOptions
 
 from dicom_node.child import ChildBroke, Job, assess_in_child
 from dicom_node.ledger import ENDED, AssessmentRecord, Ledger
@@ -93,32 +93,30 @@ class Worker:
         DBOS.destroy(destroy_registry=True)
 
     def _register_workflows(self) -> None:
-        worker = self._settings.worker
-        retry_assess = {"retries_allowed": True, "max_attempts": worker.attempts, "interval_seconds": 1.0}
-        assess = DBOS.step(name="assess", **retry_assess)(self._assess)
-        record = DBOS.step(name="record")(self._record)
-        send = DBOS.step(
+        assessing = StepOptions(
+            name="assess", retries_allowed=True, max_attempts=self._settings.worker.attempts, interval_seconds=1.0
+        )
+        sending = StepOptions(
             name="send",
             retries_allowed=True,
             max_attempts=_SEND_ATTEMPTS,
             interval_seconds=self._tools.send_first_wait_s,
-        )(self._send)
-        record_send = DBOS.step(name="record_send")(self._record_send)
+        )
 
         def send_results(assessment_id: str, destination_name: str) -> None:
             try:
-                count = send(assessment_id, destination_name)
+                count = DBOS.run_step(sending, self._send, assessment_id, destination_name)
+                state, text = "sent", f"{count} objects"
             except Exception as problem:  # noqa: BLE001  the worker: whatever a peer or a bug brings, it goes on
-                record_send(assessment_id, destination_name, "failed", _last_cause(problem))
-                return
-            record_send(assessment_id, destination_name, "sent", f"{count} objects")
+                state, text = "failed", _last_cause(problem)
+            DBOS.run_step({"name": "record_send"}, self._record_send, assessment_id, destination_name, state, text)
 
         def assess_study(assessment_id: str) -> None:
             try:
-                answer = assess(assessment_id)
+                answer = DBOS.run_step(assessing, self._assess, assessment_id)
             except Exception as problem:  # noqa: BLE001  the worker: a bug in one study must not stop the next
                 answer = {"failed": _last_cause(problem)}
-            record(assessment_id, answer)
+            DBOS.run_step({"name": "record"}, self._record, assessment_id, answer)
             if "document" not in answer:
                 return
             for destination in self._settings.send:
