@@ -1,4 +1,4 @@
-"""What every DICOM result says of its maker: equipment, private scheme, time, and the patient and study it belongs to."""
+"""What every DICOM result says of its maker and its moment, and of the patient and study that it belongs to."""
 
 from __future__ import annotations
 
@@ -51,3 +51,10 @@ def stamp(made: Dataset, head: Dataset, identity: Identity) -> None:
             made[keyword] = head[keyword]
     made.InstanceCreationDate = made.ContentDate = DA(identity.created.date())
     made.InstanceCreationTime = made.ContentTime = TM(identity.created.time().replace(microsecond=0))
+
+
+def reference(head: Dataset) -> Dataset:
+    """An item that refers to one object."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = head.SOPClassUID, head.SOPInstanceUID
+    return item

@@ -7,12 +7,15 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from dicom_node.refusal import Refused
+from dicom_node.results.identity import identity_of
 from dicom_node.results.masks import write_masks
+from dicom_node.results.objects import write_objects
 from dicom_node.results.record import record_of
 from dicom_node.results.registration import write_transform
 from dicom_node.study import StudyCase
@@ -66,9 +69,12 @@ def _fill(
     transform = assessment.registration.baseline_from_followup
     if transform is not None:
         write_transform(transform, folder / "baseline_from_followup.h5")
+    document = record_of(assessment, study, settings=settings)
+    created = datetime.now().astimezone().replace(tzinfo=None)
+    write_objects(assessment, study, identity_of(assessment, study, document, created), folder)
     now = time.monotonic()
-    timing_s = {**earlier_s, **assessment.timing_s, "write": now - writing, "total": now - started}
-    document = record_of(assessment, study, timing_s=timing_s, settings=settings)
+    stages_s = {**earlier_s, **assessment.timing_s, "write": now - writing, "total": now - started}
+    document["timing_s"] = {stage: round(seconds, 3) for stage, seconds in stages_s.items()}
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "assessment.json").write_text(text + "\n", encoding="utf-8")
     return document

@@ -66,7 +66,7 @@ class Identity:
 
 
 def identity_of(assessment: Assessment, study: StudyCase, document: Mapping[str, Any], created: datetime) -> Identity:
-    """The identity of one answer; timing and the moment of writing are no part of it."""
+    """The identity of one answer. document: from `record_of`; the moment of writing is no part of who it is."""
     return Identity(
         study.study_instance_uid,
         study.series_instance_uid,
@@ -83,8 +83,7 @@ def uid_of(*parts: str) -> str:
 
 
 def _content_sha256(assessment: Assessment, document: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in document.items() if key != "timing_s"}
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
     for lesion in assessment.lesions:
         for mask in (lesion.zone, lesion.tumor, lesion.uncovered):
             digest.update(b"-" if mask is None else np.packbits(mask.voxels).tobytes())

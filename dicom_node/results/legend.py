@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from pipeline.assessment import Assessment, FindingKind, LesionAssessment, RegistrationQuality
-from pipeline.case import Outcome
+from pipeline.case import Energy, Outcome
 
 Region = Literal["zone", "tumor", "uncovered"]
 
@@ -51,6 +51,14 @@ VERDICT_COLORS: Mapping[Outcome, str] = MappingProxyType(
     }
 )
 
+ENERGY_NAMES: Mapping[Energy, str] = MappingProxyType(
+    {
+        "cryoablation": "cryoablation",
+        "radiofrequency": "radiofrequency ablation",
+        "microwave": "microwave ablation",
+    }
+)
+
 FINDING_NAMES: Mapping[FindingKind, str] = MappingProxyType(
     {
         "residual_tumor": "Residual enhancing tumor",
@@ -66,24 +74,29 @@ def millimeters(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f} mm".replace("-", "−")
 
 
-def interval(lesion: LesionAssessment) -> str:
-    """The 95 % interval of the minimal margin in words; empty where there is none."""
+def interval(lesion: LesionAssessment, *, short: bool = False) -> str:
+    """The 95 % interval of the minimal margin; empty where there is none."""
     if lesion.margin is None:
         return ""
     low, high = lesion.margin.minimal_margin_interval_mm
-    return f"95 % interval {low:.1f} to {high:.1f} mm".replace("-", "−")
+    numbers = f"{low:.1f} to {high:.1f}".replace("-", "−")
+    return numbers if short else f"95 % interval {numbers} mm"
+
+
+def headline_number(assessment: Assessment) -> str:
+    """The least of the minimal margins with its interval, and whose it is; or that none could be measured."""
+    measured = [(lesion.margin.minimal_margin_mm, lesion) for lesion in assessment.lesions if lesion.margin is not None]
+    if not measured:
+        return "No margin could be measured"
+    number, least = min(measured, key=lambda pair: pair[0])
+    where = f", lesion {least.lesion_id}" if len(assessment.lesions) > 1 else ""
+    return f"Minimal margin {millimeters(number)} ({interval(least)}){where}"
 
 
 def sentence(assessment: Assessment) -> str:
     """The verdict with its number and its time, as one plain sentence."""
-    days = f"{assessment.days_since_procedure} days after ablation"
-    measured = [lesion for lesion in assessment.lesions if lesion.margin is not None]
-    if not measured:
-        return f"{VERDICTS[assessment.outcome]}, {days}."
-    least = min(measured, key=lambda lesion: lesion.margin.minimal_margin_mm if lesion.margin else 0.0)
-    number = millimeters(least.margin.minimal_margin_mm if least.margin else None)
-    where = f", lesion {least.lesion_id}" if len(assessment.lesions) > 1 else ""
-    return f"{VERDICTS[assessment.outcome]}, {days}: minimal margin {number} ({interval(least)}){where}."
+    days = assessment.days_since_procedure
+    return f"{VERDICTS[assessment.outcome]}, {days} days after ablation. {headline_number(assessment)}."
 
 
 def registration_sentence(quality: RegistrationQuality) -> str:

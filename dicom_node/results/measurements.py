@@ -72,9 +72,7 @@ def _group(
     evaluated: bool = False,
 ) -> sr.Template:
     shared = {
-        "tracking_identifier": sr.TrackingIdentifier(
-            setting.identity.tracking_uid(lesion.lesion_id), lesion.lesion_id
-        ),
+        "tracking_identifier": sr.TrackingIdentifier(setting.identity.tracking_uid(lesion.lesion_id), lesion.lesion_id),
         "time_point_context": _time_point(setting),
         "algorithm_id": sr.AlgorithmIdentification(
             MODEL, setting.identity.software_version, family=public.DCM.ArtificialIntelligence

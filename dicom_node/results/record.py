@@ -25,10 +25,9 @@ def record_of(
     assessment: Assessment,
     study: StudyCase,
     *,
-    timing_s: Mapping[str, float],
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The `assessment.json` document; every number in it is finite or null."""
+    """The `assessment.json` document without its timing; every number in it is finite or null."""
     quality = assessment.registration.quality
     document = {
         "schema": SCHEMA,
@@ -67,7 +66,6 @@ def record_of(
             "weights_sha256": None,
             "settings_sha256": settings_sha256(settings),
         },
-        "timing_s": {stage: round(seconds, 3) for stage, seconds in timing_s.items()},
     }
     finite: dict[str, Any] = _finite(document)
     return finite

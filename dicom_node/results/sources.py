@@ -12,7 +12,7 @@ from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, TM
 
 from dicom_node.study import StudyCase
-from pipeline.geometry import Geometry
+from pipeline.geometry import FloatArray, Geometry
 
 #: Patient and study attributes that the results share with the scan (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2).
 _TEXT = ("PatientID", "IssuerOfPatientID", "PatientName", "StudyID", "AccessionNumber", "StudyDescription")
@@ -139,7 +139,7 @@ def _own_plane(source: Dataset, first: Dataset, geometry: Geometry) -> Dataset:
 
 
 def _add_frames(head: Dataset, source: Dataset, geometry: Geometry) -> None:
-    """Shared orientation and spacing from the volume (scanners also write them per frame), positions from the source."""
+    """Orientation and spacing of the volume, shared (scanners also write them per frame); positions of the source."""
     shared, orientation, measures = Dataset(), Dataset(), Dataset()
     orientation.ImageOrientationPatient = orientation_of(geometry)
     measures.PixelSpacing = [decimal(x) for x in geometry.spacing_mm[1:]]
@@ -162,11 +162,12 @@ def _position(group: Dataset, source: Dataset) -> Sequence[float]:
     return (0.0, 0.0, 0.0)
 
 
-def _nearest_slice(position: Sequence[float], geometry: Geometry) -> Sequence[float]:
+def _nearest_slice(position: Sequence[float], geometry: Geometry) -> FloatArray:
     """The exact corner of the slice that the frame is, or its own position where it is none of the volume's."""
-    k, j, i = geometry.index_of(position)
-    corner = geometry.lps_of((round(float(k)), 0, 0))
-    return corner if float(np.abs(corner - np.asarray(position)).max()) < _SLICE_TOLERANCE_MM else position
+    slice_index = round(float(geometry.index_of(position)[0]))
+    corner = geometry.lps_of((slice_index, 0, 0))
+    said = np.asarray(position, float)
+    return corner if float(np.abs(corner - said).max()) < _SLICE_TOLERANCE_MM else said
 
 
 def _text(value: Any) -> str:
