@@ -169,7 +169,9 @@ PROTOCOL = (ProtocolPhase("freeze", 600.0), ProtocolPhase("thaw", 480.0), Protoc
 
 def frame_uid(spec: PhantomSpec, scan: int) -> str:
     """The frame of reference of a scan: 0 the baseline, then the follow-ups; always the same for the same phantom."""
-    digest = hashlib.sha256(f"marginwatch phantom {spec.name} {spec.seed} {spec.baseline_grid.shape} {scan}".encode())
+    digest = hashlib.sha256(
+        f"marginwatch phantom {spec.name} {spec.seed} {spec.patient_id} {spec.baseline_grid.shape} {scan}".encode()
+    )
     return f"2.25.{int(digest.hexdigest()[:30], 16)}"
 
 
