@@ -95,7 +95,7 @@ def _baseline(headers: Sequence[Header], plan_file: PlanFile) -> tuple[Acquisiti
     if not own:
         raise Refused(
             "baseline_series_missing",
-            "The series that the plan was made on is not in the baseline folder; add it or check baseline in plan.json.",
+            "The series that the plan was made on is not in the baseline folder; add it or check the plan.",
         )
     series = read_series(own)
     if not series.acquisitions:

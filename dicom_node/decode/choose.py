@@ -18,8 +18,8 @@ from pipeline.enhancement import PhaseEstimate, estimate_phase
 from pipeline.volume import Volume
 
 #: Best phase first. Liver zones are judged on portal venous images, where parenchyma is brightest against the zone
-#: (Ahmed et al., Radiology 2014, doi:10.1148/radiol.14132958); kidneys in the nephrographic phase, which is that of the
-#: portal venous and delayed ones; elsewhere any enhanced image serves.
+#: (Ahmed et al., Radiology 2014, doi:10.1148/radiol.14132958); kidneys in the nephrographic phase, at 100 s that of
+#: the portal venous one (ECIO-ESOI 2020, doi:10.1186/s13244-020-00884-5); elsewhere any enhanced image serves.
 PHASES: Mapping[Organ, tuple[ContrastPhase, ...]] = {
     "liver": ("portal_venous", "delayed", "enhanced", "arterial", "unknown", "unenhanced"),
     "kidney": ("portal_venous", "delayed", "enhanced", "arterial", "unknown", "unenhanced"),

@@ -61,9 +61,7 @@ def _document(folder: Path) -> dict[str, Any]:
 
 
 def _unreadable(name: str) -> Refused:
-    return Refused(
-        "previous_unreadable", f"The earlier result {name} has no readable assessment.json; assess it again."
-    )
+    return Refused("previous_unreadable", f"The earlier result {name} has no readable assessment.json.")
 
 
 def _earlier(folder: Path, document: dict[str, Any], days: int, baseline_frame_uid: str) -> EarlierFollowUp:
@@ -82,7 +80,7 @@ def _earlier(folder: Path, document: dict[str, Any], days: int, baseline_frame_u
 
 
 def _zone(labels: tuple[NDArray[Any], Geometry], number: int, lesions: Sequence[Any]) -> Mask | None:
-    """Lesion n's zone is label n; a file of 0 and 1 only holds all zones together, unless 1 is the first one's alone."""
+    """Lesion n's zone is label n; a file of 0 and 1 holds all zones together, unless 1 is the first one's alone."""
     values, geometry = labels
     joined = len(lesions) > 1 and values.max() <= 1 and not _first_alone(values, geometry, lesions)
     voxels = values > 0.5 if joined else np.asarray(np.round(values) == number)
