@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from dicom_node.refusal import Refused
+
+if TYPE_CHECKING:
+    from dicom_node.ledger import Ledger, RegisteredPlan
+    from dicom_node.serve import Node
+    from dicom_node.settings import Settings
 
 NOT_FOR_DIAGNOSIS = "Not for primary diagnosis."
 
@@ -25,6 +31,10 @@ app = typer.Typer(
     help="Did the ablation zone cover the tumor with enough margin? Not for primary diagnosis.",
 )
 
+plan_app = typer.Typer(no_args_is_help=True, help="The plans that follow-ups are assessed against.")
+app.add_typer(plan_app, name="plan")
+
+Config = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="The node's settings, a TOML file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Folder = Annotated[Path, typer.Option(exists=True, file_okay=False, readable=True)]
 
@@ -83,6 +93,130 @@ def assess(
         raise typer.Exit(1)
 
 
+@app.command()
+def serve(
+    config: Config = None,
+    only: Annotated[str, typer.Option(help="Some of the parts: listener, worker, review; comma-separated.")] = "",
+) -> None:
+    """Run the node: DICOM listener, worker and review page, until it is told to stop."""
+    from dicom_node.serve import PARTS, Node
+    from dicom_node.settings import load_settings
+
+    parts = tuple(part for part in PARTS if not only or part in _names(only))
+    if unknown := _names(only) - set(PARTS):
+        raise typer.BadParameter(f"{sorted(unknown)[0]} is not one of {', '.join(PARTS)}", param_hint="--only")
+    logging.getLogger("marginwatch").setLevel(logging.INFO)
+    node = Node(load_settings(config), parts=parts)
+    node.start()
+    for line in _addresses(node, parts):
+        typer.echo(line, err=True)
+    _until_told_to_stop()
+    node.stop()
+    _leave(0)
+
+
+@plan_app.command("add")
+def plan_add(
+    folder: Annotated[Path, typer.Argument(exists=True, help="The folder with plan.json and the objects it names.")],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Register a plan; the node keeps a copy."""
+    from dicom_node.plans import register_plan
+
+    with _ledger(config) as (settings, ledger):
+        plan = register_plan(folder, ledger, settings.data_folder)
+    typer.echo(
+        json.dumps(_plan_json(plan)) if as_json else f"Plan {plan.plan_id} of patient {plan.patient_id} is registered."
+    )
+
+
+@plan_app.command("list")
+def plan_list(config: Config = None, as_json: Json = False) -> None:
+    """List the registered plans."""
+    with _ledger(config) as (_, ledger):
+        plans = ledger.plans()
+    if as_json:
+        typer.echo(json.dumps([_plan_json(plan) for plan in plans], indent=2))
+        return
+    for plan in plans:
+        typer.echo(f"{plan.plan_id}  patient {plan.patient_id}, procedure of {plan.procedure_date}")
+
+
+@plan_app.command("show")
+def plan_show(plan_id: str, config: Config = None, as_json: Json = False) -> None:
+    """Show one plan and what became of its follow-ups."""
+    from dicom_node.plans import find_plan
+    from dicom_node.worklist import worklist
+
+    with _ledger(config) as (settings, ledger):
+        plan = find_plan(ledger, plan_id)
+        studies = [entry.as_json() for entry in worklist(ledger) if entry.plan_id == plan_id]
+        document = json.loads((settings.data_folder / plan.folder / "plan.json").read_text(encoding="utf-8-sig"))
+    if as_json:
+        typer.echo(json.dumps(_plan_json(plan) | {"plan": document, "studies": studies}, indent=2))
+        return
+    typer.echo(json.dumps(document, indent=2))
+    for study in sorted(studies, key=lambda study: str(study["acquired"])):
+        typer.echo(f"{study['acquired']}  {study['outcome'] or study['state']}  {study['study_instance_uid']}")
+    typer.echo(NOT_FOR_DIAGNOSIS)
+
+
+@app.command()
+def batch(
+    source: Annotated[Path, typer.Argument(exists=True, readable=True, help="A folder tree, or its DICOMDIR.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where results and state go; else the configured data folder.")
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Assess every follow-up in an archive. Safe to stop and start again: nothing is done twice."""
+    from dataclasses import replace
+
+    from dicom_node.batch import run_batch
+    from dicom_node.progress import shown
+    from dicom_node.settings import DatabaseSettings, load_settings
+
+    settings = load_settings(config)
+    if out is not None:
+        settings = replace(settings, data_folder=out.resolve(), database=DatabaseSettings())
+    with shown() as progress:
+        report = run_batch(source, settings, progress)
+    if as_json:
+        typer.echo(json.dumps({"assessed": report.assessed, "skipped": report.skipped}, indent=2))
+    else:
+        for item in report.assessed:
+            typer.echo(f"{item['patient_id']}  {item['acquired']}  {item['outcome']}  {item['result_folder']}")
+        for item in report.skipped:
+            name = item.get("path") or f"{item['patient_id'] or 'no patient ID'}  {item['study_instance_uid']}"
+            typer.echo(f"not assessed: {name}: {item['text']} [{item['code']}]")
+        typer.echo(f"{len(report.assessed)} assessed, {len(report.skipped)} not. {NOT_FOR_DIAGNOSIS}")
+    _leave(1 if report.any_failed else 0)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Where everything is kept; else a new temporary folder.")] = None,
+    keep_running: Annotated[bool, typer.Option("--keep-running", help="Leave the review page up.")] = False,
+) -> None:
+    """Send a made patient through a running node and show the verdict."""
+    import tempfile
+
+    from dicom_node.demo import run_demo
+    from dicom_node.progress import shown
+
+    folder = Path(tempfile.mkdtemp(prefix="marginwatch-demo-")) if out is None else out.resolve()
+    with shown() as progress, run_demo(folder, progress) as shown_result:
+        typer.echo(_verdict(shown_result.document, shown_result.result_folder))
+        if keep_running:
+            typer.echo(f"review page: {shown_result.page}  (Ctrl+C ends it)")
+            _until_told_to_stop()
+        else:
+            typer.echo("review page: run again with --keep-running")
+    _leave(0)
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
@@ -92,7 +226,7 @@ def _first_sentence(document: dict[str, Any]) -> str:
     return str(reasons[0]["text"])
 
 
-def _verdict(document: dict[str, Any], out: Path) -> str:
+def _verdict(document: Mapping[str, Any], out: Path) -> str:
     """The answer in a few lines for a terminal."""
     days = document["days_since_procedure"]
     lines = [f"{document['outcome']}  (plan {document['plan_id']}, {days} days after the procedure)"]
@@ -121,6 +255,58 @@ def _stages() -> Iterator[Callable[[str], None]]:
 
     with Console(stderr=True).status("starting") as status:
         yield lambda stage: status.update(f"{stage} …")
+
+
+@contextmanager
+def _ledger(config: Path | None) -> Iterator[tuple[Settings, Ledger]]:
+    from dicom_node.serve import open_ledger
+    from dicom_node.settings import load_settings
+
+    settings = load_settings(config)
+    ledger = open_ledger(settings)
+    try:
+        yield settings, ledger
+    finally:
+        ledger.close()
+
+
+def _plan_json(plan: RegisteredPlan) -> dict[str, Any]:
+    return {name: value for name, value in vars(plan).items() if name != "folder"}
+
+
+def _names(comma_separated: str) -> set[str]:
+    return {name.strip() for name in comma_separated.split(",") if name.strip()}
+
+
+def _addresses(node: Node, parts: Collection[str]) -> Iterator[str]:
+    """A line for each running part."""
+    settings = node.settings
+    if "listener" in parts:
+        listener = settings.listener
+        yield f"DICOM listener: {listener.ae_title} on {listener.host}:{listener.port}"
+    if "worker" in parts:
+        yield f"worker: {settings.worker.concurrency} at a time, data folder {settings.data_folder}"
+    if "review" in parts:
+        yield f"review page: http://{settings.review.host}:{settings.review.port}/  {NOT_FOR_DIAGNOSIS}"
+
+
+def _until_told_to_stop() -> None:
+    """Wait for SIGINT (Ctrl+C) or SIGTERM."""
+    import signal
+    import threading
+
+    told = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: told.set())
+    while not told.wait(1.0):  # a wait without end would not let a signal in on every system
+        pass
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process now: the engine's threads may still sleep between two tries, and would hold it up."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _complain(text: str) -> None:

@@ -11,14 +11,34 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+)
 
 from dicom_node.refusal import Refused
 
 #: A UID that may name a file: digits and dots only (PS3.5 9.1), never a dot at either end, so never a way out.
 _SAFE_UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*\Z")
 _LAST_TAG_NEEDED = 0x0020000E
-_IMAGE_MODALITIES = ("CT", "MR")
+#: The classes that can hold a slice of a scan; a Secondary Capture in a CT series is none, nor are our own results.
+_IMAGE_CLASSES = frozenset(
+    {
+        CTImageStorage,
+        EnhancedCTImageStorage,
+        LegacyConvertedEnhancedCTImageStorage,
+        MRImageStorage,
+        EnhancedMRImageStorage,
+        LegacyConvertedEnhancedMRImageStorage,
+    }
+)
 #: When the images were taken, best first.
 _DATES = ("AcquisitionDate", "AcquisitionDateTime", "SeriesDate", "StudyDate", "ContentDate")
 
@@ -32,7 +52,6 @@ class Identity:
     study_instance_uid: str
     series_instance_uid: str
     patient_id: str
-    modality: str
     acquired: str
 
     def __post_init__(self) -> None:
@@ -43,7 +62,7 @@ class Identity:
     @property
     def is_image(self) -> bool:
         """Whether it may be a slice of a scan: CT or MR."""
-        return self.modality in _IMAGE_MODALITIES
+        return self.sop_class_uid in _IMAGE_CLASSES
 
 
 def identity_of(dataset: Dataset) -> Identity:
@@ -60,7 +79,6 @@ def identity_of(dataset: Dataset) -> Identity:
         study_instance_uid=text("StudyInstanceUID"),
         series_instance_uid=text("SeriesInstanceUID"),
         patient_id=text("PatientID"),
-        modality=text("Modality"),
         acquired=next((date for date in dates if len(date) == 8 and date.isdigit()), ""),
     )
 

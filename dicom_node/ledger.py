@@ -112,7 +112,10 @@ class Ledger:
         return sorted((_instance(row) for row in rows), key=lambda instance: instance.sop_instance_uid)
 
     def arrived(self, identity: Identity, path: Path, *, sha256: str = "") -> bool:
-        """Whether the instance is new. A new one reopens its study, as a new revision if that was complete."""
+        """Whether the instance is new. A new image reopens its study, as a new revision if that was complete.
+
+        Other objects do not: the PACS may hand our own results back to us, and they must not start us again.
+        """
         with self._engine.begin() as connection:
             return self._arrive(connection, identity, path, sha256)
 
@@ -133,12 +136,11 @@ class Ledger:
             "arrived_at": now,
         }
         study = Study(identity.study_instance_uid, identity.patient_id, "", 0, 1, False, now)
-        changed = {
-            "last_arrival": now,
-            "revision": case((STUDIES.c.complete, STUDIES.c.revision + 1), else_=STUDIES.c.revision),
-            "complete": False,
-            "images": STUDIES.c.images + int(identity.is_image),
-        }
+        changed: dict[str, Any] = {"last_arrival": now}
+        if identity.is_image:
+            changed["images"] = STUDIES.c.images + 1
+            changed["revision"] = case((STUDIES.c.complete, STUDIES.c.revision + 1), else_=STUDIES.c.revision)
+            changed["complete"] = False
         if identity.is_image and identity.acquired:
             first = (STUDIES.c.acquired == "") | (STUDIES.c.acquired > identity.acquired)
             changed["acquired"] = case((first, identity.acquired), else_=STUDIES.c.acquired)
@@ -148,6 +150,12 @@ class Ledger:
         mine = STUDIES.c.study_instance_uid == identity.study_instance_uid
         connection.execute(update(STUDIES).where(mine).values(changed))
         return True
+
+    def moved(self, sop_instance_uid: str, path: Path) -> None:
+        """Record that an instance read in place now lies elsewhere."""
+        with self._engine.begin() as connection:
+            mine = INSTANCES.c.sop_instance_uid == sop_instance_uid
+            connection.execute(update(INSTANCES).where(mine).values(path=str(path)))
 
     def conflict(self, identity: Identity, path: Path, *, sha256: str) -> None:
         """Record an instance that has the UID of a stored one and other bytes."""

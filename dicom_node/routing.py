@@ -11,6 +11,9 @@ from typing import Literal
 from dicom_node.ledger import ENDED, AssessmentRecord, Ledger, RegisteredPlan, Study
 
 Relation = Literal["baseline", "followup", "before_procedure", "no_images", "other_patient"]
+#: `queued_at` of an assessment that the ledger does not know yet.
+_NEW = 0.0
+
 Wait = Literal["receiving", "waiting_for_baseline", "waiting_for_earlier"]
 
 
@@ -41,8 +44,8 @@ def followups(plan: RegisteredPlan, studies: Sequence[Study]) -> list[Study]:
     return sorted(mine, key=lambda study: (study.acquired or "99999999", study.study_instance_uid))
 
 
-def route(ledger: Ledger, order: Order) -> list[AssessmentRecord]:
-    """The assessments that can run now, new ones recorded as queued: for each plan at most one, the earliest open.
+def due(ledger: Ledger, order: Order) -> list[AssessmentRecord]:
+    """The assessments that can run now, recorded or new: for each plan at most one, the earliest open follow-up's.
 
     An assessment is due when nothing was assessed yet from the same inputs: the study's and the baseline's
     revision, the plan's content, and the earlier follow-ups' results. So a late slice, a corrected plan or an earlier
@@ -50,10 +53,15 @@ def route(ledger: Ledger, order: Order) -> list[AssessmentRecord]:
     """
     studies = ledger.studies()
     current = {(record.study_instance_uid, record.plan_id): record for record in ledger.current_assessments()}
-    due = (_next_due(plan, studies, current, order) for plan in ledger.plans())
-    runnable = [record for record in due if record is not None]
+    found = (_next_due(plan, studies, current, order) for plan in ledger.plans())
+    return [record for record in found if record is not None]
+
+
+def route(ledger: Ledger, order: Order) -> list[AssessmentRecord]:
+    """What is due, new assessments recorded as queued. For the worker only: one router, one order of things."""
+    runnable = due(ledger, order)
     for record in runnable:
-        if current.get((record.study_instance_uid, record.plan_id)) is not record:
+        if record.queued_at == _NEW:
             ledger.queue(record)
     return runnable
 
@@ -123,7 +131,7 @@ def _new_assessment(
         text="",
         document=None,
         folder=f"results/{study.study_instance_uid}/{identity[:16]}",
-        queued_at=0.0,
+        queued_at=_NEW,
         ended_at=None,
     )
 

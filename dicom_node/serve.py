@@ -22,6 +22,7 @@ from dicom_node.store import Store
 
 Part = Literal["listener", "worker", "review"]
 PARTS: tuple[Part, ...] = ("listener", "worker", "review")
+WORKER_ONLY: tuple[Part, ...] = ("worker",)
 
 
 def open_ledger(settings: Settings) -> Ledger:
@@ -60,6 +61,7 @@ class Node:
     def start(self) -> None:
         """Raises `Refused` when a port is taken or another worker has the data folder; then nothing is left running."""
         if self._worker is not None and not self._lock.acquire():
+            self.ledger.close()
             raise Refused("worker_running", f"Another worker is already running on {self.settings.data_folder}.")
         try:
             if self._page is not None:

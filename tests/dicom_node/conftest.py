@@ -121,7 +121,7 @@ class StandIn:
 
     def __init__(self) -> None:
         self.jobs: list[Any] = []
-        self.answer: Callable[[Any], dict[str, Any]] = lambda job: made_document("1.2")
+        self.answer: Callable[[Any], dict[str, Any]] = lambda _: made_document("1.2")
 
     def __call__(self, job: Any, **_: Any) -> dict[str, Any]:
         self.jobs.append(job)

@@ -1,4 +1,4 @@
-"""The running node with a stand-in for the assessment: what is received, what is assessed, in which order, how often."""
+"""The running node with a stand-in for the assessment: what is assessed, in which order, how often."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_refusal_is_recorded_and_the_next_study_is_assessed(bench):
 
 
 def test_a_bug_is_tried_again_a_bounded_number_of_times(bench):
-    def answer(job):
+    def answer(_):
         raise ChildBroke("boom")
 
     bench.stand_in.answer = answer
@@ -136,7 +136,7 @@ def test_a_bug_is_tried_again_a_bounded_number_of_times(bench):
     bench.wait_until(lambda: entry_of(node, uid).state == "failed")
     assert len(bench.stand_in.jobs) == 2
     assert "boom" in entry_of(node, uid).record.text
-    bench.stand_in.answer = lambda job: bench.document("1.2")
+    bench.stand_in.answer = lambda _: bench.document("1.2")
     node.ledger.reopen_failed()
     bench.wait_until(lambda: done(node, uid))
 

@@ -1,0 +1,135 @@
+"""An archive: everything found by content, each follow-up once, everything else with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dicom_node.batch import run_batch
+from dicom_node.child import ChildBroke
+from dicom_node.plans import register_plan
+from dicom_node.queue import Tools
+from dicom_node.refusal import Refused
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.works: list[tuple[str, int]] = []
+        self.items: list[str] = []
+
+    def begin(self, what: str, total: int) -> None:
+        self.works.append((what, total))
+
+    def step(self, item: str = "") -> None:
+        if item:
+            self.items.append(item)
+
+
+@pytest.fixture
+def archive(bench) -> Path:
+    """Two patients with plans, one without, junk, a duplicate, all in one heap under odd names."""
+    source = bench.folder / "archive"
+    source.mkdir()
+    number = 0
+    for patient_id, studies in {
+        "P1": {"baseline": "20260105", "later": "20260601", "earlier": "20260215"},
+        "P2": {"baseline": "20260105", "followup": "20260215", "before": "20251101"},
+        "P3": {"unplanned": "20260215"},
+    }.items():
+        patient = bench.patient(patient_id)
+        for study, date in studies.items():
+            for dataset in patient.slices(study, date):
+                number += 1
+                (source / f"x{(number * 7919) % 1000:03d}").write_bytes(bench.file_bytes(dataset))
+        if patient_id != "P3":
+            patient.plan_folder(source / f"plan of {patient_id}")
+    (source / "plan of P2" / "plan.json").rename(source / "plan of P2" / "p2 final.json")
+    (source / "copy").write_bytes(bench.file_bytes(bench.patient("P1").slice("later", "20260601", 0)))
+    (source / "other").write_bytes(bench.file_bytes(bench.patient("P1").slice("later", "20260601", 1, fill=9)))
+    (source / "notes.txt").write_text("nothing")
+    (source / "broken plan").mkdir()
+    (source / "broken plan" / "plan.json").write_text("{")
+    return source
+
+
+def run(bench, archive, progress=None):
+    return run_batch(archive, bench.settings, progress or Silent(), tools=Tools(assess=bench.stand_in))
+
+
+def test_every_item_is_assessed_or_listed_with_its_reason(bench, archive):
+    progress = Silent()
+    report = run(bench, archive, progress)
+    assessed = {(item["patient_id"], item["acquired"]) for item in report.assessed}
+    assert assessed == {("P1", "20260215"), ("P1", "20260601"), ("P2", "20260215")}
+    by_study = {(i["patient_id"], i["code"]) for i in report.skipped if "study_instance_uid" in i}
+    assert by_study == {("P1", "baseline"), ("P2", "baseline"), ("P2", "before_procedure"), ("P3", "no_plan")}
+    by_file = {(Path(i["path"]).name, i["code"]) for i in report.skipped if "path" in i}
+    assert {("notes.txt", "not_dicom"), ("plan.json", "plan_invalid")} <= by_file
+    assert {code for _, code in by_file} == {"not_dicom", "plan_invalid", "duplicate", "conflict"}
+    assert not report.any_failed
+    assert progress.works[-1] == ("assessing", 3)
+    assert len(progress.items) == 3
+    assert all(Path(item["result_folder"]).is_dir() for item in report.assessed)
+    assert not (bench.settings.data_folder / "instances").exists()
+
+
+def test_a_second_run_does_nothing_and_a_new_study_is_added(bench, archive):
+    first = run(bench, archive)
+    assert len(bench.stand_in.jobs) == 3
+    assert run(bench, archive) == first
+    assert len(bench.stand_in.jobs) == 3
+    for dataset in bench.patient("P2").slices("next", "20260901"):
+        (archive / dataset.SOPInstanceUID).write_bytes(bench.file_bytes(dataset))
+    assert len(run(bench, archive).assessed) == 4
+    assert len(bench.stand_in.jobs) == 4
+
+
+def test_time_order_within_a_plan(bench, archive):
+    run(bench, archive)
+    mine = [job for job in bench.stand_in.jobs if len(job.baseline) == 3 and job.previous]
+    (later,) = mine
+    earlier = bench.stand_in.jobs[[job.out for job in bench.stand_in.jobs].index(later.previous[0])]
+    assert bench.stand_in.jobs.index(earlier) < bench.stand_in.jobs.index(later)
+
+
+def test_what_failed_is_tried_again_by_the_next_run(bench, archive):
+    def answer(_):
+        raise ChildBroke("boom")
+
+    bench.stand_in.answer = answer
+    report = run(bench, archive)
+    assert report.any_failed
+    assert report.assessed == []
+    bench.stand_in.answer = lambda _: bench.document("1.2")
+    assert len(run(bench, archive).assessed) == 3
+
+
+def test_a_running_node_does_the_work(bench, archive):
+    bench.node("listener", "worker")
+    assert len(run(bench, archive).assessed) == 3
+
+
+def test_a_folder_without_anything_is_refused(bench):
+    (bench.folder / "empty").mkdir()
+    with pytest.raises(Refused, match="neither a DICOM study nor a plan"):
+        run(bench, bench.folder / "empty")
+
+
+def test_results_inside_the_archive_are_not_taken_for_studies(bench, archive):
+    from dataclasses import replace
+
+    settings = replace(bench.settings, data_folder=archive / "out")
+    for _ in range(2):
+        report = run_batch(archive, settings, Silent(), tools=Tools(assess=bench.stand_in))
+        assert len(report.assessed) == 3
+    assert not any("out" in Path(i.get("path", "")).parts for i in report.skipped)
+
+
+def test_a_plan_must_not_name_files_outside_its_folder(bench):
+    folder = bench.patient().plan_folder(bench.folder / "plan")
+    text = (folder / "plan.json").read_text().replace("tumor.nii.gz", "../secret.nii.gz")
+    (folder / "plan.json").write_text(text)
+    (bench.folder / "secret.nii.gz").write_bytes(b"x")
+    with pytest.raises(Refused):
+        register_plan(folder, bench.ledger(), bench.settings.data_folder)
