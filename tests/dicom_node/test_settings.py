@@ -1,0 +1,74 @@
+"""Settings: the example is the defaults, and a wrong key is refused by name."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from dicom_node.refusal import Refused
+from dicom_node.settings import DEFAULT_DATA_FOLDER, Destination, Settings, load_settings
+
+EXAMPLE = Path(__file__).parents[2] / "configs" / "node.example.toml"
+
+
+def test_the_example_holds_every_key_with_its_default():
+    assert load_settings(EXAMPLE) == load_settings(None)
+    document = tomllib.loads(EXAMPLE.read_text())
+    for section in fields(Settings):
+        if section.name == "send":
+            continue
+        default = getattr(Settings(), section.name)
+        if section.name == "data_folder":
+            assert Path(document["data_folder"]) == DEFAULT_DATA_FOLDER
+        else:
+            assert list(document[section.name]) == [field.name for field in fields(default)]
+
+
+def test_the_commented_block_of_the_example_is_valid(tmp_path):
+    lines = EXAMPLE.read_text().splitlines()
+    start = next(n for n, line in enumerate(lines) if line == "# [[send]]")
+    lines[start:] = [line.removeprefix("# ") for line in lines[start:]]
+    (tmp_path / "node.toml").write_text("\n".join(lines))
+    assert load_settings(tmp_path / "node.toml").send == (Destination("PACS", "127.0.0.1", 4242),)
+
+
+def test_a_relative_data_folder_is_meant_from_the_files_own_folder(tmp_path):
+    (tmp_path / "node.toml").write_text('data_folder = "data"')
+    settings = load_settings(tmp_path / "node.toml")
+    assert settings.data_folder == tmp_path / "data"
+    assert settings.ledger_url == f"sqlite:///{tmp_path}/data/ledger.sqlite"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[listener]\nquiet_time = 3", "unknown key listener.quiet_time; did you mean listener.quiet_time_s?"),
+        ("[listner]\nport = 3", "unknown key listner; did you mean listener?"),
+        ("[listener]\nport = 'x'", "listener.port must be a whole number"),
+        ("[listener]\nport = 70000", "listener.port must be 1 to 65535"),
+        ("[listener]\nport = true", "listener.port must be a whole number"),
+        ("[listener]\nae_title = 'ABCDEFGHIJKLMNOPQ'", "listener.ae_title must be"),
+        ("[listener]\ncalling_ae_titles = ['A', 3]", "listener.calling_ae_titles must be a text"),
+        ("[database]\nurl = 'mysql://x'", "database.url must be"),
+        ("[[send]]\nae_title = 'PACS'\nhost = 'x'", "send.port is missing"),
+        ("[[send]]\nae_title = 'PACS'\nhost = 'x'\nport = 1\ntls = true", "unknown key send.tls"),
+        ("send = 3", "send must be a list"),
+        ("[worker]\nconcurrency = 0", "worker.concurrency"),
+        ("x = ", "Invalid value"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(tmp_path, text, message):
+    (tmp_path / "node.toml").write_text(text)
+    with pytest.raises(Refused) as refused:
+        load_settings(tmp_path / "node.toml")
+    assert message in refused.value.text
+
+
+def test_postgresql_serves_ledger_and_queue():
+    url = "postgresql://someone@db/marginwatch"
+    settings = replace(Settings(), database=replace(Settings().database, url=url))
+    assert settings.ledger_url == "postgresql+psycopg://someone@db/marginwatch"
+    assert settings.queue_url == url
