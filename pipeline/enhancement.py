@@ -33,7 +33,7 @@ _ROUND = 0.2
 _SPREAD_HU = 60.0
 #: Unenhanced blood has 35 to 65 HU, by its hematocrit; enhanced blood stays above that for the length of a study.
 _BLOOD_UNENHANCED_HU = 75.0
-#: Liver below this on an image with bright blood is not filled yet, or fatty.
+#: A liver below this is not filled yet, or fatty.
 _LIVER_UNENHANCED_HU = 75.0
 
 
@@ -75,9 +75,10 @@ def estimate_phase(volume: Volume) -> PhaseEstimate:
 def _judged(aorta_hu: float | None, liver_hu: float | None) -> PhaseEstimate:
     """The phase of an aorta and a liver this bright.
 
-    An aorta gains 300 to 336 HU and a liver 15 to 25 in the arterial phase, 117 to 125 and 59 to 63 in the portal venous
-    one (Goshima et al., MDCT of the liver and hypervascular hepatocellular carcinomas, AJR 2006), over 40 and 55 HU
-    unenhanced; later both fall toward each other. Tube voltage raises both, so the aorta is judged against the liver.
+    An aorta gains 300 to 336 HU and a liver 15 to 25 in the arterial phase, 117 to 125 and 59 to 63 in the portal
+    venous one (Goshima et al., MDCT of the liver and hypervascular hepatocellular carcinomas, AJR 2006), over 40 and
+    55 HU unenhanced; later both fall toward each other. Tube voltage raises both, so the aorta is judged against the
+    liver.
     """
 
     def answer(phase: ContrastPhase) -> PhaseEstimate:
@@ -89,7 +90,7 @@ def _judged(aorta_hu: float | None, liver_hu: float | None) -> PhaseEstimate:
     if aorta_hu is None:
         return answer("enhanced" if liver_hu is not None and liver_hu >= 85 else "unknown")
     if aorta_hu < _BLOOD_UNENHANCED_HU:
-        return answer("unenhanced" if liver_hu is None or liver_hu < 85 else "unknown")
+        return answer("unenhanced" if liver_hu is None or liver_hu < _LIVER_UNENHANCED_HU else "unknown")
     if liver_hu is None:
         return answer("arterial" if aorta_hu > 280 else "enhanced")
     ratio = aorta_hu / liver_hu

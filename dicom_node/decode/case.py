@@ -58,7 +58,7 @@ def read_case(plan: Path, *, baseline: Sequence[Path], followup: Sequence[Path],
         baseline_series_instance_uid=plan_file.baseline_series_uid,
         choice=chosen.choice,
         source_images=_sources(chosen),
-        sources_match_grid=not chosen.acquisition.stack.resampled,
+        sources_match_grid=chosen.acquisition.slices_are_sources,
         notes=_notes(chosen, baseline_acquisition),
     )
 
@@ -103,7 +103,7 @@ def _baseline(headers: Sequence[Header], plan_file: PlanFile) -> tuple[Acquisiti
     if len(series.acquisitions) == 1:
         return series.acquisitions[0], read_volume(series.acquisitions[0])
     axes = series.acquisitions[0].frames[0].normal_lps
-    chosen = choose(own, Wanted(plan_file.organ, own[0].text("Modality"), _AROUND_MM, axes))
+    chosen = choose(own, Wanted(plan_file.organ, own[0], _AROUND_MM, axes))
     return chosen.acquisition, chosen.volume
 
 
@@ -126,7 +126,7 @@ def _wanted(plan: Plan, baseline: Acquisition) -> Wanted:
     for lesion in plan.lesions:
         along = lesion.tumor.points_lps_mm() @ normal
         spans.append(float(along.max() - along.min()) + 2 * lesion.required_margin_mm)
-    return Wanted(plan.organ, baseline.header.text("Modality"), max(spans) + _AROUND_MM, normal)
+    return Wanted(plan.organ, baseline.header, max(spans) + _AROUND_MM, normal)
 
 
 def _sources(chosen: Chosen) -> tuple[Dataset, ...]:

@@ -42,12 +42,18 @@ _SHARP = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """What the series must show. extent_mm: along the slices; normal_lps: the baseline's slice direction."""
+    """What the series must show. like: an image of the baseline; extent_mm: along the slices; normal_lps: the
+    baseline's slice direction.
+    """
 
     organ: Organ
-    modality: str
+    like: Header
     extent_mm: float
     normal_lps: NDArray[np.float64]
+
+    @property
+    def modality(self) -> str:
+        return self.like.text("Modality")
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,18 +189,31 @@ def _noise(volume: Volume) -> float:
 
 
 def _rank(candidate: Candidate, candidates: Sequence[Candidate], wanted: Wanted) -> tuple[float, ...]:
-    """Smaller is better: phase, then not a sharp kernel, then coverage, then thin slices, then in-plane resolution."""
+    """Smaller is better: phase, the baseline's MR weighting, no sharp kernel, coverage, thin slices, small pixels."""
     same = [c for c in candidates if c.phase == candidate.phase]
     sharp = candidate.noise > _SHARP * min(c.noise for c in same)
     longest = max(_extent(c) for c in same)
     short = _extent(candidate) < 0.6 * longest
     return (
         PHASES[wanted.organ].index(candidate.phase),
+        float(_other_weighting(candidate.acquisition.header, wanted.like)),
         float(sharp),
         float(short),
         round(candidate.spacing_mm, 2),
         round(float(candidate.acquisition.geometry.spacing_mm[1]), 3),
     )
+
+
+def _other_weighting(header: Header, like: Header) -> bool:
+    """Whether an MR series' echo or repetition time is twice or half the baseline's."""
+    for keyword in ("EchoTime", "RepetitionTime"):
+        try:
+            ratio = float(header.text(keyword)) / float(like.text(keyword))
+        except (ValueError, ZeroDivisionError):
+            continue
+        if not 0.5 < ratio < 2.0:
+            return True
+    return False
 
 
 def _extent(candidate: Candidate) -> float:

@@ -101,7 +101,7 @@ def check_image(header: Header) -> None:
         raise Refused("not_ct_or_mr", f"{name} is neither CT nor MR ({modality or 'no modality'}).")
     check_grayscale(header)
     if sop and sop not in (*_CLASSIC, *_ENHANCED):
-        raise Refused("secondary_capture", f"{name} is a derived picture, not an original CT or MR slice.")
+        raise Refused("secondary_capture", f"{name} is a derived picture, no original slice; remove it.")
     if header.pixels == "cut_short":
         raise Refused("truncated_file", f"{name} is cut short inside its pixel data; export it again.")
 

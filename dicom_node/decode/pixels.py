@@ -91,14 +91,13 @@ def rescale_of(header: Header, functional: Dataset | None = None) -> Rescale:
 def stored_values(header: Header) -> NDArray[Any]:
     """(frames, rows, columns) integers as stored, in native byte order.
 
-    Raises Refused: no_pixel_data, truncated_file, unsupported_transfer_syntax, not_grayscale, undecodable_pixels.
+    Raises Refused: no_pixel_data, truncated_file, unsupported_transfer_syntax, undecodable_pixels.
     """
     name = header.path.name
     if header.pixels == "missing":
         raise Refused("no_pixel_data", f"{name} holds no pixel data; send the images themselves.")
     if header.pixels == "cut_short":
         raise Refused("truncated_file", f"{name} is cut short inside its pixel data; export it again.")
-    check_grayscale(header)
     syntax = UID(str(header.dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)))
     values = _by_gdcm(header) if syntax in _JPEG else _by_pydicom(header, syntax)
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
@@ -108,7 +107,7 @@ def check_grayscale(header: Header) -> None:
     """Raises Refused ``not_grayscale`` for color and palette images."""
     samples, kind = header.text("SamplesPerPixel") or "1", header.text("PhotometricInterpretation")
     if samples != "1" or kind not in ("", "MONOCHROME1", "MONOCHROME2"):
-        raise Refused("not_grayscale", f"{header.path.name} is a color picture ({kind}), not a CT or MR slice.")
+        raise Refused("not_grayscale", f"{header.path.name} is a color picture ({kind}), no CT or MR slice; remove it.")
 
 
 def _by_pydicom(header: Header, syntax: UID) -> NDArray[Any]:

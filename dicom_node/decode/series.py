@@ -21,7 +21,16 @@ from pipeline.geometry import Geometry
 from pipeline.volume import Quantity, Volume
 
 #: A slice refused for one of these leaves a hole or a doubt in its series, so the series is refused for it.
-SPOILING = ("truncated_file", "no_pixel_data", "not_grayscale", "secondary_capture", "no_position", "no_pixel_spacing")
+SPOILING = (
+    "truncated_file",
+    "no_pixel_data",
+    "not_grayscale",
+    "secondary_capture",
+    "not_ct_or_mr",
+    "not_an_image",
+    "no_position",
+    "no_pixel_spacing",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +57,17 @@ class Acquisition:
     @property
     def quantity(self) -> Quantity:
         return "ct_hu" if self.header.text("Modality") == "CT" else "mr_signal"
+
+    @property
+    def slices_are_sources(self) -> bool:
+        """Whether slice k of the volume is image k of the sources: not after resampling, nor where a multi-frame object
+        holds its frames in another order or holds more than this volume.
+        """
+        sources = self.source_headers
+        own = len(sources) == len(self.frames) or [f.number for f in self.frames] == list(
+            range(_frame_count(sources[0]))
+        )
+        return own and not self.stack.resampled
 
     @property
     def source_headers(self) -> tuple[Header, ...]:
@@ -120,6 +140,10 @@ def _same_image(one: Header, two: Header) -> bool:
     a, b = stored_values(one), stored_values(two)
     same_place = one.dataset.get("ImagePositionPatient") == two.dataset.get("ImagePositionPatient")
     return same_place and a.shape == b.shape and bool((a == b).all())
+
+
+def _frame_count(header: Header) -> int:
+    return int(header.text("NumberOfFrames") or 1)
 
 
 def read_volume(acquisition: Acquisition, *, every: int = 1) -> Volume:
