@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.case import Applicator, Case, FollowUp, Lesion, Outcome, Plan, Point, ProtocolPhase
 from pipeline.geometry import FloatArray, Geometry, frozen
-from pipeline.phantom_body import Body, Phase, Plane, Scan, blended, box_in, level_hu, made_body, noise_hu, render
+from pipeline.phantom_body import Body, Phase, Plane, Scan, Sheet, blended, level_hu, made_body, noise_hu, render
 from pipeline.phantom_shape import Blob, Dented, Motion, least_margin, surface_points, volume_grid
 from pipeline.volume import Mask, Volume
 
@@ -273,7 +273,7 @@ def _tumor_hu(spec: PhantomSpec, scan: Scan) -> float:
 def _around(points: Plane, *blobs: Blob) -> tuple[slice, slice]:
     centers = np.array([blob.center_lps_mm for blob in blobs])
     reach = np.array([[max(blob.radii_mm) + 2 * blob.bump_mm + 5] for blob in blobs])
-    return box_in(points, (centers - reach).min(0), (centers + reach).max(0))
+    return Sheet(points).box((centers - reach).min(0), (centers + reach).max(0))
 
 
 def _mask(shape: Blob | Dented, geometry: Geometry, motion: Motion | None = None) -> Mask:

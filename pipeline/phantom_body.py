@@ -5,7 +5,7 @@ Coordinates are the baseline's LPS millimetres; the origin lies in the middle of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +41,8 @@ LEVELS_HU: dict[str, tuple[float, float, float]] = {
 _PHASES: tuple[Phase, ...] = ("unenhanced", "arterial", "portal_venous")
 _HALF_WIDTH_MM, _HALF_DEPTH_MM = 172.0, 122.0
 _WALL_MM = 12.0
+_LIVER_BOX_MM = ((-165.0, -110.0, -100.0), (95.0, 100.0, 105.0))
+_OVER_LIVER = ("gallbladder", "aorta", "vena cava")
 
 
 def level_hu(tissue: str, phase: Phase, contrast_scale: float = 1.0) -> float:
@@ -156,28 +158,28 @@ def blended(hu: Plane, depth_mm: FloatArray, value: Any, edge_mm: float) -> Plan
 
 
 def _plane_hu(points_mm: Plane, body: Body, scan: Scan, overlay: Overlay) -> Plane:
-    points = _unscaled(points_mm, body.scale)
-    edge = scan.edge_mm
+    sheet, edge = Sheet(_unscaled(points_mm, body.scale)), scan.edge_mm
 
     def level(tissue: str) -> float:
         return level_hu(tissue, scan.phase, scan.contrast_scale)
 
-    hu = _trunk_hu(points, edge, level("muscle"))
-    late = ("gallbladder", "aorta", "vena cava")  # drawn over the liver
-    for tissue, blob in body.organs:
-        if tissue not in late:
-            _paint(hu, points, blob, partial(_organ_hu, tissue=tissue, blob=blob, level=level), edge)
-    liver: Plane = body.liver_depth_mm(points_mm).astype(np.float32)
-    rows, columns = _where(liver > -edge)
-    liver_hu = np.full(hu.shape, level("liver"), np.float32)
-    liver_hu[rows, columns] += _texture_hu(points[rows, columns], body.texture)
-    for tree in body.vessels:
-        value = level("liver") + scan.vessel_scale * (level(tree.tissue) - level("liver"))
-        _paint_vessels(liver_hu, points, tree, value, edge)
-    hu = blended(hu, liver, liver_hu, edge)
-    for tissue, blob in body.organs:
-        if tissue in late:
-            _paint(hu, points, blob, partial(_organ_hu, tissue=tissue, blob=blob, level=level), edge)
+    def paint(organs: Iterable[tuple[str, Blob]]) -> None:
+        for tissue, blob in organs:
+            _paint(hu, sheet, blob, partial(_organ_hu, tissue=tissue, blob=blob, level=level), edge)
+
+    hu = _trunk_hu(sheet.points, edge, level("muscle"))
+    paint(organ for organ in body.organs if organ[0] not in _OVER_LIVER)
+    liver: Plane = np.full(hu.shape, -50.0, np.float32)
+    near = sheet.box(np.array(_LIVER_BOX_MM[0]), np.array(_LIVER_BOX_MM[1]))
+    if liver[near].size:
+        liver[near] = body.liver_depth_mm(points_mm[near])
+        liver_hu = np.full(hu.shape, level("liver"), np.float32)
+        liver_hu[near] += _texture_hu(sheet.points[near], body.texture)
+        for tree in body.vessels:
+            value = level("liver") + scan.vessel_scale * (level(tree.tissue) - level("liver"))
+            _paint_vessels(liver_hu, sheet, tree, value, edge)
+        hu = blended(hu, liver, liver_hu, edge)
+    paint(organ for organ in body.organs if organ[0] in _OVER_LIVER)
     return overlay(points_mm, hu, liver)
 
 
@@ -244,24 +246,23 @@ def _organ_hu(points: Plane, tissue: str, blob: Blob, level: Callable[[str], flo
     return level(tissue)
 
 
-def _paint(hu: Plane, points: Plane, blob: Blob, value: Callable[[Plane], Any], edge: float) -> None:
+def _paint(hu: Plane, sheet: Sheet, blob: Blob, value: Callable[[Plane], Any], edge: float) -> None:
     """Lays a blob over `hu` in place, looking only at the part of the plane that it can reach."""
     radii = np.array(blob.radii_mm) if not any(blob.rotation_deg) else np.full(3, max(blob.radii_mm))
     reach = radii + 1.5 * blob.bump_mm + edge
-    box = box_in(points, np.array(blob.center_lps_mm) - reach, np.array(blob.center_lps_mm) + reach)
-    part = points[box]
+    box = sheet.box(np.array(blob.center_lps_mm) - reach, np.array(blob.center_lps_mm) + reach)
+    part = sheet.points[box]
     if part.size:
         hu[box] = blended(hu[box], blob.depth_mm(part), value(part), edge)
 
 
-def _paint_vessels(hu: Plane, points: Plane, tree: Vessels, value: float, edge: float) -> None:
+def _paint_vessels(hu: Plane, sheet: Sheet, tree: Vessels, value: float, edge: float) -> None:
     pad = tree.radii_mm.max(1)[:, None] + edge
     low = np.minimum(tree.starts_mm, tree.ends_mm) - pad
     high = np.maximum(tree.starts_mm, tree.ends_mm) + pad
-    z = points[..., 2]
-    for n in np.flatnonzero((low[:, 2] < z.max()) & (high[:, 2] > z.min())):
-        box = box_in(points, low[n], high[n])
-        part = points[box]
+    for n in sheet.levels(low[:, 2], high[:, 2]):
+        box = sheet.box(low[n], high[n])
+        part = sheet.points[box]
         if not part.size:
             continue
         start, axis = tree.starts_mm[n].astype(np.float32), (tree.ends_mm[n] - tree.starts_mm[n]).astype(np.float32)
@@ -273,25 +274,28 @@ def _paint_vessels(hu: Plane, points: Plane, tree: Vessels, value: float, edge: 
         hu[box] = blended(hu[box], depth, value, edge)
 
 
-def box_in(points: Plane, low: FloatArray, high: FloatArray) -> tuple[slice, slice]:
-    """Rows and columns of a plane that may hold points between `low` and `high` (3,); empty when none does."""
-    z = points[::8, ::8, 2]
-    if z.max() + 2 < low[2] or z.min() - 2 > high[2]:
-        return slice(0, 0), slice(0, 0)
-    # The plane is nearly aligned with x and y: every eighth line, with a little slack, tells where a line runs.
-    x, y = points[::8, :, 0], points[:, ::8, 1]
-    columns = _span((x.max(0) + 2 > low[0]) & (x.min(0) - 2 < high[0]))
-    rows = _span((y.max(1) + 2 > low[1]) & (y.min(1) - 2 < high[1]))
-    return rows, columns
+class Sheet:
+    """One plane of points (r, c, 3), nearly aligned with x and y, that knows where its rows and columns run."""
 
+    def __init__(self, points_mm: Plane) -> None:
+        # Every eighth line, with 2 mm of slack, tells where a line runs.
+        z = points_mm[::8, ::8, 2]
+        self.points = points_mm
+        self._left, self._right = points_mm[::8, :, 0].min(0) - 2, points_mm[::8, :, 0].max(0) + 2
+        self._front, self._back = points_mm[:, ::8, 1].min(1) - 2, points_mm[:, ::8, 1].max(1) + 2
+        self._bottom, self._top = z.min() - 2, z.max() + 2
 
-def _where(near: NDArray[np.bool_]) -> tuple[slice, slice]:
-    return _span(np.any(near, axis=1)), _span(np.any(near, axis=0))
+    def box(self, low: FloatArray, high: FloatArray) -> tuple[slice, slice]:
+        """Rows and columns that may hold points between `low` and `high` (3,); empty when none does."""
+        if self._top < low[2] or self._bottom > high[2]:
+            return slice(0, 0), slice(0, 0)
+        rows = slice(int(np.searchsorted(self._back, low[1])), int(np.searchsorted(self._front, high[1])))
+        columns = slice(int(np.searchsorted(self._right, low[0])), int(np.searchsorted(self._left, high[0])))
+        return rows, columns
 
-
-def _span(flags: NDArray[Any]) -> slice:
-    found = np.flatnonzero(flags)
-    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 0)
+    def levels(self, low_mm: FloatArray, high_mm: FloatArray) -> NDArray[np.intp]:
+        """Which of n height ranges (n,), (n,) the plane meets."""
+        return np.flatnonzero((low_mm < self._top) & (high_mm > self._bottom))
 
 
 def _texture(rng: np.random.Generator) -> FloatArray:
