@@ -1,0 +1,49 @@
+"""kill -9 in the middle of an assessment: after a restart there is exactly one result."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+
+import pytest
+
+pytestmark = [pytest.mark.system, pytest.mark.slow]
+
+
+def test_a_killed_node_goes_on_and_makes_one_result(node, phantom, tools):
+    node.start()
+    tools.run("plan", "add", phantom.plan.parent, "--config", node.config)
+    node.send(phantom.baseline)
+    node.send(phantom.followups[0])
+    tools.wait_until(lambda: node.study(state="running"), seconds=60)
+    node.stop(signal.SIGKILL)
+    assert list((node.folder / "data").glob("results/*/*/assessment.json")) == []
+
+    node.start()
+    done = tools.wait_until(lambda: node.study(state="done"), seconds=400)
+    assert done["outcome"] is not None
+    assert len(list((node.folder / "data").glob("results/*/*/assessment.json"))) == 1
+
+    # sent again after all that: known, nothing new begins
+    node.send(phantom.followups[0])
+    node.stop()
+    node.start()
+    assert node.study(study_instance_uid=done["study_instance_uid"]) == done
+    with sqlite3.connect(node.folder / "data" / "ledger.sqlite") as ledger:
+        assert ledger.execute("select count(*) from assessments").fetchone() == (1,)
+    ledger.close()
+
+
+def test_a_listener_killed_in_mid_study_keeps_what_it_acknowledged(node, phantom):
+    node.quiet_time_s = 600
+    node.start()
+    node.send(phantom.baseline)
+    node.stop(signal.SIGKILL)
+    node.start()
+    node.send(phantom.baseline)
+    stored = list((node.folder / "data" / "instances").rglob("*.dcm"))
+    assert len(stored) == len(list(phantom.baseline.iterdir()))
+    assert not list((node.folder / "data").rglob(".arriving-*"))
+    study = node.study(state="receiving")
+    assert study is not None
+    assert study["conflicting_instances"] == 0

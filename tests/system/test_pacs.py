@@ -1,0 +1,111 @@
+"""From a PACS and back: storescu → node → verdict → Orthanc, and the page in a browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    EncapsulatedPDFStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+
+pytestmark = [pytest.mark.system, pytest.mark.slow]
+
+RESULT_CLASSES = {SegmentationStorage, Comprehensive3DSRStorage, EncapsulatedPDFStorage}
+CAPTURES = {SecondaryCaptureImageStorage, MultiFrameTrueColorSecondaryCaptureImageStorage}
+BROWSER_ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def assessed(node, tools, plan: Path, baseline: Path, followup: Path) -> dict:
+    """The follow-up's entry in the interface, once it has a verdict."""
+    tools.run("plan", "add", plan, "--config", node.config)
+    node.send(baseline)
+    node.send(followup)
+    uid = str(dcmread(next(followup.glob("*")), stop_before_pixels=True).StudyInstanceUID)
+
+    def ended():
+        study = node.study(study_instance_uid=uid)
+        return study if study and study["state"] in ("done", "refused", "failed") else None
+
+    return tools.wait_until(ended, seconds=400)
+
+
+@pytest.fixture(scope="module")
+def verdict(node_with_pacs, phantom, tools) -> dict:
+    return assessed(node_with_pacs, tools, phantom.plan.parent, phantom.baseline, phantom.followups[0])
+
+
+def test_the_phantoms_verdict_is_in_the_interface(verdict, phantom):
+    expected = json.loads(phantom.truth.read_text())["followups"][0]
+    assert verdict["state"] == "done", verdict["error"]
+    assert verdict["outcome"] == "incomplete_coverage"
+    assert verdict["needs_review"] is True
+    assert verdict["minimal_margin_mm"] == pytest.approx(expected["minimal_margin_mm"], abs=1.5)
+
+
+def test_the_results_are_in_the_pacs(verdict, node_with_pacs, tools):
+    check_results_in(node_with_pacs.pacs, verdict["study_instance_uid"], tools)
+
+
+def check_results_in(pacs, study_instance_uid, tools):
+    def classes():
+        found = pacs.find(study_instance_uid, "SOPClassUID")
+        return found if set(found) >= RESULT_CLASSES and set(found) & CAPTURES else None
+
+    tools.wait_until(classes, seconds=60)
+    uids = pacs.find(study_instance_uid, "SOPInstanceUID")
+    assert len(uids) == len(set(uids))
+
+
+@pytest.mark.usefixtures("verdict")
+def test_the_page_shows_the_verdict_in_a_browser(node_with_pacs, tools, tmp_path):
+    chromium = tools.need("chromium", "chromium")
+    from playwright.sync_api import sync_playwright
+
+    complaints, requests = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch_persistent_context(
+            tmp_path / "profile", executable_path=chromium, args=BROWSER_ARGUMENTS
+        )
+        page = browser.new_page()
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(node_with_pacs.url)
+        assert page.get_by_text("Not for primary diagnosis").first.is_visible()
+        page.get_by_role("link", name="Incomplete coverage").first.click()
+        assert page.get_by_role("heading", name="Incomplete coverage").first.is_visible()
+        assert page.get_by_text("Not for primary diagnosis").first.is_visible()
+        assert page.get_by_text("days after the procedure").first.is_visible()
+        pictures = page.locator("figure img")
+        assert pictures.count() > 0
+        for number in range(pictures.count()):
+            assert pictures.nth(number).evaluate("image => image.complete && image.naturalWidth") > 0
+        page.screenshot(path=tmp_path / "study.png", full_page=True)
+        browser.close()
+    assert complaints == []
+    assert all(url.startswith(node_with_pacs.url) for url in requests)
+
+
+def test_dev2_goes_from_storescu_to_orthanc(node_with_pacs, tools):
+    case = tools.shared / "cases" / "dev2"
+    if not case.is_dir():
+        pytest.skip("the case dev2 is not here (../shared)")
+    study = assessed(node_with_pacs, tools, case / "plan", case / "baseline", case / "followup-1")
+    assert study["outcome"] == "incomplete_coverage", study
+    check_results_in(node_with_pacs.pacs, study["study_instance_uid"], tools)
