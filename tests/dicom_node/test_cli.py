@@ -1,0 +1,140 @@
+"""The command line: exit status, what goes to stdout and what to stderr."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import dicom_node.assessing
+from dicom_node.cli import app, main
+from dicom_node.refusal import Refused
+
+
+@pytest.fixture
+def folders(bench) -> list[str]:
+    for name in ("baseline", "followup"):
+        (bench.folder / name).mkdir()
+        (bench.folder / name / "file").touch()
+    plan = bench.patient().plan_folder(bench.folder / "plan") / "plan.json"
+    return [
+        "assess",
+        "--plan",
+        str(plan),
+        "--baseline",
+        str(bench.folder / "baseline"),
+        "--followup",
+        str(bench.folder / "followup"),
+        "--out",
+        str(bench.folder / "out"),
+    ]
+
+
+def invoke(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    """Exit status, stdout, stderr of the whole program."""
+    monkeypatch.setattr(sys, "argv", ["marginwatch", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out, said.err
+
+
+def answering(monkeypatch, answer) -> None:
+    def assess_files(*_, **__):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(dicom_node.assessing, "assess_files", assess_files)
+
+
+def test_assess_prints_the_verdict(monkeypatch, capsys, bench, folders):
+    answering(monkeypatch, {**bench.document("1.2", "narrow_margin", 2.0), "plan_id": "P1-plan"})
+    status, out, err = invoke(monkeypatch, capsys, *folders)
+    assert (status, err) == (0, "")
+    assert "narrow_margin" in out
+    assert "2.0 mm (1.0 to 3.0)" in out
+    assert "Not for primary diagnosis." in out
+
+
+def test_assess_json_prints_one_document_and_nothing_else(monkeypatch, capsys, bench, folders):
+    document = bench.document("1.2")
+    answering(monkeypatch, document)
+    status, out, err = invoke(monkeypatch, capsys, *folders, "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out) == document
+
+
+def test_not_assessable_is_status_1_with_the_first_reason(monkeypatch, capsys, bench, folders):
+    document = {**bench.document("1.2", "not_assessable"), "plan_id": "P1-plan", "lesions": []}
+    answering(monkeypatch, document)
+    status, out, err = invoke(monkeypatch, capsys, *folders, "--json")
+    assert status == 1
+    assert err == "marginwatch: A stand-in was asked.\n"
+    assert json.loads(out)["outcome"] == "not_assessable"
+
+
+def test_refused_input_is_status_1_with_one_sentence(monkeypatch, capsys, folders):
+    answering(monkeypatch, Refused("no_images", "The follow-up holds no images."))
+    assert invoke(monkeypatch, capsys, *folders) == (1, "", "marginwatch: The follow-up holds no images.\n")
+
+
+def test_a_full_disk_is_status_1_with_one_sentence(monkeypatch, capsys, folders):
+    answering(monkeypatch, OSError(28, "No space left on device", "zone.nii.gz"))
+    status, out, err = invoke(monkeypatch, capsys, *folders)
+    assert (status, out) == (1, "")
+    assert err == "marginwatch: Cannot read or write zone.nii.gz: No space left on device.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["assess"], ["nothing"], ["assess", "--plan", "/nowhere"], ["serve", "--only", "x"]]
+)
+def test_wrong_usage_is_status_2(arguments):
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+def test_plans_are_added_listed_and_shown(monkeypatch, capsys, bench):
+    config = bench.folder / "node.toml"
+    config.write_text('data_folder = "data"')
+    plan = bench.patient().plan_folder(bench.folder / "plan")
+    assert invoke(monkeypatch, capsys, "plan", "add", str(plan), "--config", str(config))[0] == 0
+    status, out, err = invoke(monkeypatch, capsys, "plan", "list", "--json", "--config", str(config))
+    assert (status, err) == (0, "")
+    assert [item["plan_id"] for item in json.loads(out)] == ["P1-plan"]
+    _, out, _ = invoke(monkeypatch, capsys, "plan", "show", "P1-plan", "--json", "--config", str(config))
+    assert json.loads(out)["plan"]["organ"] == "liver"
+    status, _, err = invoke(monkeypatch, capsys, "plan", "show", "other", "--config", str(config))
+    assert (status, err) == (1, "marginwatch: There is no plan other; `marginwatch plan list` shows those there are.\n")
+
+
+def test_a_wrong_setting_is_status_1_with_its_name(monkeypatch, capsys, bench):
+    config = bench.folder / "node.toml"
+    config.write_text("[review]\nprot = 3")
+    status, _, err = invoke(monkeypatch, capsys, "serve", "--config", str(config))
+    assert status == 1
+    assert err == "marginwatch: node.toml: unknown key review.prot; did you mean review.port?.\n"
+
+
+def test_batch_on_an_empty_folder_is_status_1(monkeypatch, capsys, bench):
+    (bench.folder / "empty").mkdir()
+    status, out, err = invoke(
+        monkeypatch, capsys, "batch", str(bench.folder / "empty"), "--out", str(bench.folder / "out")
+    )
+    assert (status, out) == (1, "")
+    assert err.endswith(f"marginwatch: There is neither a DICOM study nor a plan in {bench.folder / 'empty'}.\n")
+
+
+def test_starting_loads_nothing_heavy():
+    code = "import sys, dicom_node.cli; print([m for m in ('torch', 'numpy', 'dbos', 'fastapi') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_console_script_is_installed():
+    script = Path(sys.executable).with_name("marginwatch")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.count(".") == 2
