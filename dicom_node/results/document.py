@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from io import BytesIO
@@ -30,6 +31,7 @@ from pipeline.assessment import URGENCY, Assessment, LesionAssessment
 
 _PICTURE_ROWS = 3
 _SCALE_ROWS = 6
+_SCALE_END_MM = (-25.0, 30.0)
 _TEXT_ROOM_MM = 30.0
 
 _COLUMNS: tuple[tuple[str, float], ...] = (
@@ -148,11 +150,13 @@ def _write_beside(page: Page, lesion: LesionAssessment, *, alone: bool) -> None:
 
 def _write_scale(page: Page, lesions: Sequence[LesionAssessment]) -> None:
     """The margins on one ruler: bands for uncovered, narrow and sufficient, a dot and a whisker a lesion."""
-    shown = [(lesion, lesion.margin) for lesion in lesions if lesion.margin is not None][:_SCALE_ROWS]
+    shown = [(lesion, lesion.margin) for lesion in lesions if lesion.margin is not None and interval(lesion)]
+    shown = [pair for pair in shown if math.isfinite(pair[1].minimal_margin_mm)][:_SCALE_ROWS]
     if not shown:
         return
     lows, highs = zip(*(margin.minimal_margin_interval_mm for _, margin in shown), strict=True)
-    low, high = min(-5.0, *lows) - 1.0, max(*(lesion.required_margin_mm for lesion, _ in shown), *highs, 5.0) + 3.0
+    low = max(_SCALE_END_MM[0], min(-5.0, *lows) - 1.0)
+    high = min(_SCALE_END_MM[1], max(5.0, *(lesion.required_margin_mm for lesion, _ in shown), *highs) + 3.0)
     height = 5.0 * len(shown)
     page.text(0, "Minimal margin, mm", 8, color=QUIET)
     axes = page.axes(30.0, page.width - 30.0, height)
@@ -161,7 +165,8 @@ def _write_scale(page: Page, lesions: Sequence[LesionAssessment]) -> None:
         for left, right, color in ((low, 0, "#f6d5d2"), (0, required, "#fbe8c6"), (required, high, "#d3ecdc")):
             axes.barh(y, right - left, left=left, height=0.86, color=color, lw=0)
         axes.plot(margin.minimal_margin_interval_mm, (y, y), color=INK, lw=1.4, solid_capstyle="butt")
-        axes.plot([margin.minimal_margin_mm], [y], "o", ms=5.5, color=INK)
+        sign = "o" if low < margin.minimal_margin_mm < high else "<" if margin.minimal_margin_mm <= low else ">"
+        axes.plot([min(max(margin.minimal_margin_mm, low + 0.4), high - 0.4)], [y], sign, ms=5.5, color=INK)
         if len(shown) > 1:
             axes.text(low + 0.2, y, lesion.lesion_id, size=7.5, va="center", color=INK)
     axes.set(xlim=(low, high), ylim=(-len(shown) + 0.5, 0.5), yticks=[])
@@ -207,7 +212,7 @@ def _cells(lesion: LesionAssessment) -> tuple[str, ...]:
     return (
         name,
         verdict,
-        f"{millimeters(margin.minimal_margin_mm)}\n({interval(lesion, short=True)})",
+        f"{millimeters(margin.minimal_margin_mm)}\n({interval(lesion, short=True) or '–'})",
         required,
         f"{margin.tumor_volume_ml:.1f} / {margin.zone_volume_ml:.1f}",
         f"{100 * margin.covered_fraction:.0f} %",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -71,26 +72,28 @@ FINDING_NAMES: Mapping[FindingKind, str] = MappingProxyType(
 
 def millimeters(value: float | None) -> str:
     """A signed length with one decimal and a true minus sign; a dash where there is none."""
-    return "–" if value is None else f"{value:.1f} mm".replace("-", "−")
+    return "–" if value is None or not math.isfinite(value) else f"{value:.1f} mm".replace("-", "−")
 
 
 def interval(lesion: LesionAssessment, *, short: bool = False) -> str:
     """The 95 % interval of the minimal margin; empty where there is none."""
-    if lesion.margin is None:
+    low, high = (math.nan, math.nan) if lesion.margin is None else lesion.margin.minimal_margin_interval_mm
+    if not math.isfinite(low + high):
         return ""
-    low, high = lesion.margin.minimal_margin_interval_mm
     numbers = f"{low:.1f} to {high:.1f}".replace("-", "−")
     return numbers if short else f"95 % interval {numbers} mm"
 
 
 def headline_number(assessment: Assessment) -> str:
     """The least of the minimal margins with its interval, and whose it is; or that none could be measured."""
-    measured = [(lesion.margin.minimal_margin_mm, lesion) for lesion in assessment.lesions if lesion.margin is not None]
+    margins = [(lesion.margin.minimal_margin_mm, lesion) for lesion in assessment.lesions if lesion.margin is not None]
+    measured = [pair for pair in margins if math.isfinite(pair[0])]
     if not measured:
         return "No margin could be measured"
     number, least = min(measured, key=lambda pair: pair[0])
+    within = f" ({interval(least)})" if interval(least) else ""
     where = f", lesion {least.lesion_id}" if len(assessment.lesions) > 1 else ""
-    return f"Minimal margin {millimeters(number)} ({interval(least)}){where}"
+    return f"Minimal margin {millimeters(number)}{within}{where}"
 
 
 def sentence(assessment: Assessment) -> str:

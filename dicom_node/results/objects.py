@@ -14,7 +14,7 @@ from dicom_node.results.measurements import Setting
 from dicom_node.results.pictures import pictures_of, write_pictures
 from dicom_node.results.planes import planes_of
 from dicom_node.results.report import report
-from dicom_node.results.segmentation import segmentation, segments_of
+from dicom_node.results.segmentation import segmentation, segments_of, slices_of
 from dicom_node.results.sources import source_heads
 from dicom_node.study import StudyCase
 from pipeline.assessment import Assessment
@@ -31,8 +31,9 @@ def write_objects(assessment: Assessment, study: StudyCase, identity: Identity, 
     pdf = report_pdf(assessment, study, planes, identity)
     (folder / "report.pdf").write_bytes(pdf)
 
-    heads = source_heads(study)
     segments = segments_of(assessment.lesions)
+    middle = case.followup.volume.voxels.shape[0] // 2
+    heads = source_heads(study, slices_of(segments) if segments else (middle, middle + 1))
     segmented = segmentation(segments, heads, organ, identity) if segments else None
     setting = Setting(case.plan, days, study.series_instance_uid, segmented, segments, identity)
     made: dict[str, Dataset] = {} if segmented is None else {"segmentation": segmented}

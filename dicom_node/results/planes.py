@@ -45,8 +45,8 @@ _OUTLINE_PIXELS = 168
 _AROUND_MM = 22.0
 _LEAST_SIDE_MM = 70.0
 
-#: Outlines are drawn from distances smoothed by this many voxels: without steps, and moved by less than 0.1 mm.
-_SMOOTHING_VOXELS = 0.7
+#: Outlines are drawn from distances smoothed by so many voxels, but never by more than so many millimetres.
+_SMOOTHING_VOXELS, _SMOOTHING_MM = 0.7, 1.0
 _SOFT_TISSUE_HU = (-50.0, 400.0)
 
 
@@ -162,7 +162,12 @@ def _outlines(
 
 
 def _smooth_distance_mm(mask: Mask) -> NDArray[np.float32]:
-    return np.asarray(ndimage.gaussian_filter(signed_distance_mm(mask), _SMOOTHING_VOXELS), np.float32)
+    """Distance to the mask's edge without the steps of the voxels; its inside keeps the mask's volume."""
+    sigma = np.minimum(_SMOOTHING_VOXELS, _SMOOTHING_MM / mask.geometry.spacing_mm)
+    smooth = ndimage.gaussian_filter(signed_distance_mm(mask), sigma)
+    outermost = smooth.size - int(np.count_nonzero(mask.voxels))
+    ordered = np.partition(smooth.ravel(), (outermost - 1, outermost))
+    return np.asarray(smooth - ordered[outermost - 1 : outermost + 1].mean(), np.float32)
 
 
 def _sampled(values: NDArray[np.generic], index: FloatArray, outside: float | None) -> NDArray[np.float32]:

@@ -92,11 +92,16 @@ def segmentation(
     return made
 
 
-def _stack(segments: Sequence[Segment]) -> tuple[NDArray[np.uint8], Geometry]:
-    """uint8 ``[k, j, i, segment]`` over the slices in which any region lies, and their grid."""
-    grid = segments[0].mask.geometry
+def slices_of(segments: Sequence[Segment]) -> tuple[int, int]:
+    """The first slice in which any region lies, and the one after the last."""
     filled = np.flatnonzero(np.any([segment.mask.voxels.any(axis=(1, 2)) for segment in segments], axis=0))
-    first, last = int(filled[0]), int(filled[-1]) + 1
+    return int(filled[0]), int(filled[-1]) + 1
+
+
+def _stack(segments: Sequence[Segment]) -> tuple[NDArray[np.uint8], Geometry]:
+    """uint8 ``[k, j, i, segment]`` over those slices, and their grid."""
+    grid = segments[0].mask.geometry
+    first, last = slices_of(segments)
     stack = np.stack([segment.mask.voxels[first:last].view(np.uint8) for segment in segments], axis=-1)
     return stack, grid.crop((first, 0, 0), (last, *grid.shape[1:]))
 

@@ -55,8 +55,8 @@ def patient_and_study(source: Dataset) -> Dataset:
     return head
 
 
-def source_heads(study: StudyCase) -> tuple[Dataset, ...]:
-    """The source images without pixels, as highdicom wants them.
+def source_heads(study: StudyCase, slices: tuple[int, int] | None = None) -> tuple[Dataset, ...]:
+    """The source images without pixels, as highdicom wants them; those of a range of slices where one is given.
 
     Where the volume's slices are the source images, each head carries exactly the volume's position and orientation,
     so that rounding in the headers cannot part a mask from its image.
@@ -65,8 +65,10 @@ def source_heads(study: StudyCase) -> tuple[Dataset, ...]:
     shared = patient_and_study(study.source_images[0])
     matched = is_matched(study)
     multiframe = int(study.source_images[0].get("NumberOfFrames") or 1) > 1
+    chosen = range(*slices) if slices is not None and matched and not multiframe else range(len(study.source_images))
     heads = []
-    for k, source in enumerate(study.source_images):
+    for k in chosen:
+        source = study.source_images[k]
         head = _image_head(source, shared, geometry.frame_uid)
         if multiframe:
             _add_frames(head, source, geometry)
@@ -98,8 +100,8 @@ def orientation_of(geometry: Geometry) -> list[str]:
 
 def decimal(value: float) -> str:
     """A DS of at most 16 characters."""
-    text = f"{float(value) + 0.0:.10g}"
-    return text if len(text) <= 16 else f"{float(value):.6f}"[:16]
+    text = f"{round(float(value), 8) + 0.0:.12g}"
+    return text if len(text) <= 16 else f"{float(value):.9g}"
 
 
 def _image_head(source: Dataset, shared: Dataset, frame_uid: str) -> Dataset:

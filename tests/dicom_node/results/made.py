@@ -220,3 +220,21 @@ def assessment(lesions: tuple[LesionAssessment, ...], outcome: Outcome, *, accep
         lesions,
         {"register": 15.0, "segment": 1.0},
     )
+
+
+def two(grid: Geometry, outcome: Outcome = "incomplete_coverage") -> tuple[LesionAssessment, ...]:
+    """Two lesions apart from each other."""
+    return (lesion(grid, "L1", (-88, -20, -120), outcome), lesion(grid, "L2", (-62, -8, -116)))
+
+
+def scene(kind: str) -> tuple[Assessment, StudyCase]:
+    """An assessment and its study of one kind."""
+    modality = "MR" if kind.startswith("mr") else "CT"
+    grid = geometry(rotate_deg=8 if modality == "MR" else 0, flip="flipped" in kind)
+    organ = {"mr": "soft_tissue", "lung": "lung", "kidney": "kidney"}.get(kind.split("_")[0], "liver")
+    if "blank" in kind:
+        lesions = (blank_lesion("L1"),)
+        return assessment(lesions, "not_assessable", accepted=False), study(grid, lesions, modality, organ=organ)
+    outcome: Outcome = "complete" if "_complete" in kind else "incomplete_coverage"
+    lesions = two(grid, outcome) if "two" in kind else two(grid, outcome)[:1]
+    return assessment(lesions, outcome), study(grid, lesions, modality, organ=organ)

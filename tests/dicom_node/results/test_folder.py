@@ -1,0 +1,197 @@
+"""The folder: what is in it, and that it appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from dicom_node.refusal import Refused
+from dicom_node.results import folder as folder_module
+from dicom_node.results.masks import ras_affine
+from pipeline.geometry import Geometry
+
+
+def one(made, outcome="incomplete_coverage"):
+    grid = made.geometry()
+    lesions = (made.lesion(grid, "L1", (-85, -20, -120), outcome),)
+    return made.assessment(lesions, outcome), made.study(grid, lesions)
+
+
+@pytest.mark.usefixtures("bare")
+def test_document_has_the_keys_of_the_contract(made, write):
+    out, document = write(*one(made), settings={"node": {"name": "x"}})
+    assert json.loads((out / "assessment.json").read_text("utf-8")) == document
+    assert document["schema"] == "marginwatch/assessment/1"
+    assert document["outcome"] == "incomplete_coverage"
+    assert document["needs_review"] is True
+    assert document["days_since_procedure"] == 33
+    assert document["registration"] == {
+        "accepted": True,
+        "expected_error_mm": 1.1,
+        "minimum_jacobian": 0.6,
+        "reasons": [],
+    }
+    (lesion,) = document["lesions"]
+    assert lesion["minimal_margin_mm"] == pytest.approx(-2.0)
+    assert lesion["minimal_margin_interval_mm"] == pytest.approx([-3.2, -0.9])
+    assert lesion["minimal_margin_point_lps_mm"] == pytest.approx([-93, -20, -120])
+    assert set(lesion["simulated_zone"]) == {"volume_ml", "dice", "minimal_margin_mm"}
+    assert set(lesion["findings"][0]) == {"kind", "centroid_lps_mm", "volume_ml", "longest_diameter_mm"}
+    assert document["series_choice"]["phase"] == "portal_venous"
+    assert document["provenance"]["weights_sha256"] is None
+    assert len(document["provenance"]["settings_sha256"]) == 64
+    timing = document["timing_s"]
+    assert {"decode", "register", "segment", "write", "total"} <= set(timing)
+    assert timing["total"] >= timing["write"]
+
+
+def test_what_could_not_be_measured_is_null_and_never_nan(made, write):
+    grid = made.geometry()
+    whole = made.lesion(grid, "L1", (-85, -20, -120))
+    broken = replace(whole.margin, minimal_margin_mm=-math.inf, minimal_margin_interval_mm=(-math.inf, 1.0))
+    lesions = (made.blank_lesion("L0"), replace(whole, margin=broken))
+    out, document = write(made.assessment(lesions, "not_assessable", accepted=False), made.study(grid, lesions))
+    blank, odd = document["lesions"]
+    assert blank["minimal_margin_mm"] is blank["tumor_volume_ml"] is blank["simulated_zone"] is None
+    assert blank["required_margin_mm"] == 5.0
+    assert blank["findings"] == []
+    assert odd["minimal_margin_mm"] is None
+    assert odd["minimal_margin_interval_mm"] is None
+    assert "NaN" not in (out / "assessment.json").read_text()
+
+
+@pytest.mark.usefixtures("bare")
+def test_masks_lie_on_the_followup(made, write):
+    grid = made.geometry(rotate_deg=12)
+    lesions = (made.lesion(grid, "L1", (-88, -20, -120)), made.lesion(grid, "L2", (-60, -20, -118)))
+    out, _ = write(made.assessment(lesions, "complete"), made.study(grid, lesions))
+    image = nib.load(out / "zone.nii.gz")
+    assert image.shape == grid.shape[::-1]
+    assert image.get_data_dtype() == np.uint8
+    labels = np.asarray(image.dataobj)
+    assert ((labels > 0).transpose(2, 1, 0) == (lesions[0].zone | lesions[1].zone).voxels).all()
+    assert (labels[lesions[0].zone.voxels.transpose(2, 1, 0)] == 1).all()
+    i, j, k = np.argwhere(labels == 2)[7]
+    ras = image.affine @ (i, j, k, 1)
+    assert ras[:3] * (-1, -1, 1) == pytest.approx(grid.lps_of((k, j, i)))
+    # an independent reader agrees on where it lies
+    read = sitk.ReadImage(str(out / "zone.nii.gz"))
+    assert read.TransformIndexToPhysicalPoint((int(i), int(j), int(k))) == pytest.approx(
+        grid.lps_of((k, j, i)), abs=1e-3
+    )
+
+
+def test_affine_is_that_of_the_shared_cases(cases):
+    truth = nib.load(cases / "dev1" / "truth-zone-1.nii.gz")
+    spacing = np.diag([3.0, 0.72, 0.72, 1.0])[[2, 1, 0, 3]]
+    spacing[:3, 3] = (-157.920122, -171.920122, -191.429999)
+    grid = Geometry(truth.shape[::-1], spacing, "1.2.3")
+    assert ras_affine(grid) == pytest.approx(truth.affine, abs=1e-4)
+
+
+def test_masks_are_there_and_empty_when_not_assessable(written):
+    out = written("ct_blank")
+    for name in ("zone", "tumor", "uncovered"):
+        assert not np.asarray(nib.load(out / f"{name}.nii.gz").dataobj).any()
+    assert not (out / "baseline_from_followup.h5").exists()
+    names = {path.name for path in (out / "dicom").iterdir()}
+    assert names == {"report.dcm", "document.dcm", "capture-1.dcm", "capture-2.dcm", "capture-3.dcm"}
+
+
+@pytest.mark.usefixtures("bare")
+def test_transform_file_maps_as_the_transform(made, write):
+    out, _ = write(*one(made))
+    read = sitk.ReadTransform(str(out / "baseline_from_followup.h5"))
+    points = np.random.default_rng(0).uniform((-110, -60, -140), (-50, 20, -100), (50, 3))
+    mapped = np.array([read.TransformPoint(point) for point in points])
+    assert mapped == pytest.approx(made.transform()(points), abs=1e-6)
+
+
+def test_pictures_are_named_by_lesion_and_plane(written):
+    out = written("ct_incomplete")
+    assert sorted(path.name for path in (out / "images").iterdir()) == [
+        "lesion-1-axial.png",
+        "lesion-1-coronal.png",
+        "lesion-1-sagittal.png",
+    ]
+    assert (out / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_new_result_replaces_the_old_one_whole(made, write, tmp_path):
+    assessment, study = one(made)
+    out, _ = write(assessment, study)
+    (out / "stale.txt").write_text("from before")
+    write(assessment, study)
+    assert not (out / "stale.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("at", ["write_masks", "write_objects", "_sync"])
+def test_a_full_disk_leaves_the_old_result(made, write, tmp_path, monkeypatch, at):
+    out, before = write(*one(made))
+
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder_module, at, full)
+    with pytest.raises(Refused) as refused:
+        write(*one(made, "complete"))
+    assert refused.value.code == "cannot_write_results"
+    assert "No space left" in refused.value.text
+    assert json.loads((out / "assessment.json").read_text()) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_failed_exchange_brings_the_old_result_back(made, write, tmp_path, monkeypatch):
+    out, before = write(*one(made))
+    rename = Path.rename
+
+    def fails_for_the_new(path, target):
+        if ".writing-" in path.name:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails_for_the_new)
+    with pytest.raises(Refused):
+        write(*one(made, "complete"))
+    assert json.loads((out / "assessment.json").read_text()) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_bug_leaves_nothing_behind(made, write, tmp_path, monkeypatch):
+    def bug(*_args, **_kwargs):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(folder_module, "write_objects", bug)
+    with pytest.raises(ZeroDivisionError):
+        write(*one(made))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_folder_that_is_no_result_is_not_replaced(made, write, tmp_path):
+    home = tmp_path / "result"
+    home.mkdir()
+    (home / "thesis.txt").write_text("years of work")
+    with pytest.raises(Refused, match="not a result folder"):
+        write(*one(made))
+    assert (home / "thesis.txt").exists()
+
+
+@pytest.mark.usefixtures("bare")
+def test_an_empty_folder_and_missing_parents_are_fine(made, write, tmp_path):
+    (tmp_path / "result").mkdir()
+    write(*one(made))
+    out, _ = write(*one(made), name="a/b/c")
+    assert (out / "assessment.json").exists()
