@@ -187,18 +187,18 @@ def truth_of(spec: PhantomSpec, number: int) -> Truth:
     def tumor(points: FloatArray) -> FloatArray:
         return spec.tumor.depth_mm(motion(points))
 
-    tumor_surface = motion.inverse(_surface(Dented(spec.tumor), 40_000))
-    zone_surface = motion.inverse(_surface(shape, 80_000))
+    tumor_surface = motion.inverse(_surface(Dented(spec.tumor), 15_000))
+    zone_surface = motion.inverse(_surface(shape, 40_000))
     margin_mm, margin_point = least_margin(tumor_surface, zone_surface, zone)
-    fine = volume_grid(tumor_surface.min(0) - 1, tumor_surface.max(0) + 1, 0.4)
+    fine = volume_grid(tumor_surface.min(0) - 1, tumor_surface.max(0) + 1, 0.5)
     in_tumor = fine[tumor(fine) > 0]
     covered = float((zone(in_tumor) > 0).mean())
-    coarse = volume_grid(zone_surface.min(0) - 1, zone_surface.max(0) + 1, 0.5)
+    coarse = volume_grid(zone_surface.min(0) - 1, zone_surface.max(0) + 1, 0.8)
     landmarks = _landmarks(spec, made)
     nodules = np.zeros(geometry.shape, bool)
     for nodule in made.nodules:
         nodules |= _mask(nodule, geometry, motion).voxels
-    tumor_ml = len(in_tumor) * 0.4**3 / 1000
+    tumor_ml = len(in_tumor) * 0.5**3 / 1000
     return Truth(
         expected=made.expected,
         baseline_from_followup=motion,
@@ -208,7 +208,7 @@ def truth_of(spec: PhantomSpec, number: int) -> Truth:
         minimal_margin_mm=margin_mm,
         minimal_margin_point_lps_mm=_point(margin_point),
         tumor_volume_ml=tumor_ml,
-        zone_volume_ml=float((zone(coarse) > 0).sum()) * 0.5**3 / 1000,
+        zone_volume_ml=float((zone(coarse) > 0).sum()) * 0.8**3 / 1000,
         covered_fraction=covered,
         uncovered_volume_ml=tumor_ml * (1 - covered),
         landmarks_followup_lps_mm=frozen(motion.inverse(landmarks)),

@@ -180,7 +180,7 @@ def surface_points(depth: Depth, center_lps_mm: Point, *, reach_mm: float, count
     """(count, 3) points where the depth is zero, along even rays from the center of a star-shaped region."""
     rays, center = directions(count), np.asarray(center_lps_mm, float)
     low, high = np.zeros(count), np.full(count, reach_mm)
-    for _ in range(40):
+    for _ in range(26):
         middle = (low + high) / 2
         inside = depth(center + rays * middle[:, None]) > 0
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
@@ -208,8 +208,8 @@ def signed_margins_mm(points: FloatArray, zone_surface: FloatArray, zone_depth: 
 
 def least_margin(surface: FloatArray, zone_surface: FloatArray, zone_depth: Depth) -> tuple[float, FloatArray]:
     """The least of `signed_margins_mm` over a dense surface, and its point (3,); coarse first, then close by."""
-    some = surface[::20]
-    rough = signed_margins_mm(some, zone_surface[::4], zone_depth)
+    some = surface[::8]
+    rough = signed_margins_mm(some, zone_surface[::2], zone_depth)
     distance, _ = cKDTree(some[rough < rough.min() + 0.25]).query(surface, distance_upper_bound=1.2)
     close = surface[np.isfinite(distance)]
     margins = signed_margins_mm(close, zone_surface, zone_depth)
