@@ -181,8 +181,12 @@ def _text(value: Any) -> str:
 
 
 def _valid(value: Any, kind: type[DA] | type[TM]) -> str:
+    """A date or time as the standard writes it, or nothing where it cannot be read."""
     text = _text(value)
     try:
-        return text if text and kind(text) is not None else ""
+        parsed = kind(text) if text else None
     except ValueError:
         return ""
+    if parsed is None:
+        return ""
+    return f"{parsed:%Y%m%d}" if kind is DA else text

@@ -152,6 +152,25 @@ def test_a_full_disk_leaves_the_old_result(made, write, tmp_path, monkeypatch, a
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
 
 
+@pytest.mark.parametrize("limit_bytes", [8_000, 100_000, 1_000_000])
+def test_files_that_the_disk_does_not_take(made, write, tmp_path, monkeypatch, limit_bytes):
+    """A real refusal by the system, whichever file it hits: the transform, a picture, or a capture."""
+    resource = pytest.importorskip("resource")
+    with monkeypatch.context() as patched:
+        patched.setattr(folder_module, "write_objects", lambda *_: None)
+        out, before = write(*one(made))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        with pytest.raises(Refused) as refused:
+            write(*one(made, "complete"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert refused.value.code == "cannot_write_results"
+    assert json.loads((out / "assessment.json").read_text()) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
 @pytest.mark.usefixtures("bare")
 def test_a_failed_exchange_brings_the_old_result_back(made, write, tmp_path, monkeypatch):
     out, before = write(*one(made))

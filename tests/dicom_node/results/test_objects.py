@@ -74,6 +74,27 @@ def test_broken_headers_still_give_valid_objects(made, write, errors_of, kind):
     assert str(pydicom.dcmread(out / "dicom" / "report.dcm").PatientName).startswith("Yamada^Tarou=山田^太郎")
 
 
+@pytest.mark.filterwarnings("ignore:The .*length .* exceeds the maximum:UserWarning")
+@pytest.mark.filterwarnings("ignore:Invalid value for VR:UserWarning")
+def test_values_that_break_their_own_rules_do_not_stop_the_results(made, write):
+    assessment, study = made.scene("ct_incomplete")
+    bad = tuple(copy.deepcopy(header) for header in study.source_images)
+    for header in bad:
+        header.PatientSex, header.PatientAge, header.StudyDate = "FEMALE", "65", "yesterday"
+        header.StudyTime, header.PatientBirthDate = "09:30:00", "1960.01.01"
+        header.AccessionNumber = "A-NUMBER-LONGER-THAN-SIXTEEN"
+        header.StudyDescription = ["abdomen", "contrast"]
+        header.PatientName = "Anna\tMüller^" + 70 * "x"
+        del header.SpecificCharacterSet
+    out, _ = write(assessment, replace(study, source_images=bad))
+    report = pydicom.dcmread(out / "dicom" / "report.dcm")
+    assert (report.PatientSex, report.StudyDate, report.StudyTime) == ("", "", "")
+    assert report.PatientBirthDate == "19600101"
+    assert "PatientAge" not in report
+    assert report.AccessionNumber == "A-NUMBER-LONGER-THAN-SIXTEEN"
+    assert report.StudyDescription == "abdomen/contrast"
+
+
 @pytest.mark.parametrize("kind", ["ct_two", "ct_flipped", "mr_two"])
 def test_segmentation_reads_back_as_the_masks(made, written, kind):
     assessment, study = made.scene(kind)
