@@ -1,0 +1,94 @@
+"""What every benchmark shares: its document, its table, its options, and how a process is measured."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import operator
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_COMPARE = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
+
+
+def options(description: str | None) -> argparse.Namespace:
+    """The command line of a benchmark: ``--json`` and ``--quick``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
+    parser.add_argument("--quick", action="store_true", help="the short form that the tests run")
+    return parser.parse_args()
+
+
+def goal(name: str, value: float | None, wanted: str) -> dict[str, Any]:
+    """One goal, e.g. ``goal("wall", 41.0, "<= 60")``; a value that could not be measured misses it."""
+    sign, limit = wanted.split()
+    return {
+        "name": name,
+        "value": value,
+        "goal": wanted,
+        "met": value is not None and bool(_COMPARE[sign](value, float(limit))),
+    }
+
+
+def report(name: str, rows: Sequence[dict[str, Any]], goals: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """Prints the benchmark's document, or its rows and goals as tables."""
+    document = {
+        "benchmark": name,
+        "machine": {"cores": len(os.sched_getaffinity(0)), "cuda": cuda_name()},
+        "rows": list(rows),
+        "goals": list(goals),
+        "all_met": all(g["met"] for g in goals),
+    }
+    print(json.dumps(document, indent=1) if as_json else tables(document))
+
+
+def tables(document: dict[str, Any]) -> str:
+    """The rows and goals as Markdown."""
+    marks = [{**g, "met": "yes" if g["met"] else "**no**"} for g in document["goals"]]
+    return "\n\n".join(_table(rows) for rows in (document["rows"], marks) if rows)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    lines = [columns, ["---"] * len(columns), *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def cuda_name() -> str | None:
+    """The accelerator's name, or None without one."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    return str(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of a process. peak_mib: the most memory that it held at once (resident)."""
+
+    status: int
+    wall_s: float
+    peak_mib: float
+
+
+def measured(command: Sequence[str]) -> Measured:
+    """Runs a command as a fresh process; what it prints goes to this one's stderr."""
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=sys.stderr)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Measured(process.returncode, time.monotonic() - started, usage.ru_maxrss / 1024)
