@@ -137,10 +137,14 @@ def read_header(path: Path, *, tags: Sequence[str] | None = None) -> Header:
         raise Refused("unreadable", f"{name} cannot be read ({problem.strerror or 'input error'}).") from problem
     except BROKEN as problem:
         raise Refused("truncated_file", f"{name} is cut short or broken; export it again.") from problem
+    if pixels == "missing" and not ("SOPInstanceUID" in dataset and "StudyInstanceUID" in dataset):
+        # pydicom hands out what it has read when a file ends inside its header
+        if kind == "bare":
+            raise Refused("not_dicom", f"{name} is not a DICOM file.")
+        if dataset.file_meta.get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage:
+            raise Refused("truncated_file", f"{name} is cut short or broken; export it again.")
     if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         raise Refused("dicomdir", f"{name} is a DICOMDIR, an index of other files.")
-    if kind == "bare" and "SOPClassUID" not in dataset:
-        raise Refused("not_dicom", f"{name} is not a DICOM file.")
     return Header(path, dataset, pixels)
 
 

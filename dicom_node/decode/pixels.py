@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
-from dicom_node.decode.files import BROKEN, Header
+from dicom_node.decode.files import BROKEN, Header, quiet
 from dicom_node.refusal import Refused
 
 #: JPEG processes 1 to 14, retired ones included, are read by GDCM: pydicom leaves 12 bit and the retired ones out.
@@ -99,7 +99,8 @@ def stored_values(header: Header) -> NDArray[Any]:
     if header.pixels == "cut_short":
         raise Refused("truncated_file", f"{name} is cut short inside its pixel data; export it again.")
     syntax = UID(str(header.dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)))
-    values = _by_gdcm(header) if syntax in _JPEG else _by_pydicom(header, syntax)
+    with quiet():
+        values = _by_gdcm(header) if syntax in _JPEG else _by_pydicom(header, syntax)
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
 
 

@@ -73,28 +73,33 @@ def _grid(
     normal = np.cross(row, column)
     along = positions @ normal
     order = np.argsort(along)
-    gaps = np.diff(along[order])
-    gaps = gaps[gaps > 0.01]
     stated = float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 0)
-    spacing = _spacing(gaps, stated)
-    planes = np.round((along - along.min()) / spacing) if spacing else np.zeros(len(along))
-    if not spacing or np.abs(along - along.min() - planes * spacing).max() > 0.1 * spacing:
+    planes = _planes(along[order], stated)
+    if planes is None:
         raise Refused("region_unreadable", f"{key}: the planes of the segmentation are not evenly spaced.")
+    planes[order] = planes.copy()
     first, last = positions[order[0]], positions[order[-1]]
     steps = planes.max()
     matrix = np.eye(4)
-    matrix[:3, 0] = (last - first) / steps if steps else normal * spacing
+    matrix[:3, 0] = (last - first) / steps if steps else normal * stated
     matrix[:3, 1] = column * float(measures.PixelSpacing[0])
     matrix[:3, 2] = row * float(measures.PixelSpacing[1])
     matrix[:3, 3] = first
-    return Geometry((int(steps) + 1, shape[0], shape[1]), matrix, frame_uid), planes.astype(int)
+    return Geometry((int(steps) + 1, shape[0], shape[1]), matrix, frame_uid), planes
 
 
-def _spacing(gaps: NDArray[np.float64], stated: float) -> float:
-    """The planes' spacing: the one stated where every gap is a multiple of it, else the least gap."""
-    for spacing in (stated, float(gaps.min(initial=np.inf))):
-        if 0 < spacing < np.inf and np.abs(gaps / spacing - np.round(gaps / spacing)).max(initial=0) < 0.1:
-            if len(gaps) and gaps.min() < 0.5 * spacing:
-                continue
-            return spacing
-    return 0.0
+def _planes(along: NDArray[np.float64], stated: float) -> NDArray[np.int_] | None:
+    """The plane number of each position (ascending), counted in the stated spacing or else in the least gap; None where
+    the gaps are no multiples of either.
+    """
+    gaps = np.diff(along)
+    apart = gaps[gaps > 0.01]
+    if not len(apart):
+        return np.zeros(len(along), int) if stated > 0 else None
+    for spacing in (stated, float(apart.min())):
+        if spacing <= 0 or apart.min() < 0.5 * spacing:
+            continue
+        steps = np.round(gaps / spacing)
+        if np.abs(gaps - steps * spacing).max() < 0.1 * spacing:
+            return np.concatenate([[0], np.cumsum(steps)]).astype(int)
+    return None

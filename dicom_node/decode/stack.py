@@ -88,25 +88,24 @@ def _off_even(along: NDArray[np.float64]) -> float:
 def _check_gaps(frames: tuple[Frame, ...], gaps: NDArray[np.float64]) -> Reason:
     """A note where uneven gaps leave no tissue unseen. Raises Refused missing_slices, uneven_gaps."""
     usual = float(np.median(gaps))
-    widest = int(np.argmax(gaps))
-    near = [frame.thickness_mm for frame in frames[widest : widest + 2] if frame.thickness_mm is not None]
-    thickness = max(near, default=0.0)
-    for gap, one, two in zip(gaps, frames, frames[1:], strict=False):
-        seen = max((f.thickness_mm for f in (one, two) if f.thickness_mm is not None), default=0.0)
-        if gap <= max(seen * SEEN_GAP_THICKNESSES, usual * SEEN_GAP_THICKNESSES):
-            continue
+    for n, gap in enumerate(gaps):
+        one, two = frames[n], frames[n + 1]
         missing = round(gap / usual) - 1
-        if missing >= 1 and abs(gap / usual - missing - 1) < 0.1:
+        beside = np.concatenate([gaps[max(0, n - 1) : n], gaps[n + 1 : n + 2]])
+        lone = missing >= 1 and abs(gap / usual - missing - 1) < 0.1 and np.abs(beside - usual).max() < JITTER_MM
+        if lone:
             raise Refused(
                 "missing_slices",
                 f"{missing} slice{'s are' if missing > 1 else ' is'} missing in the series between "
                 f"{one.along_mm:.1f} and {two.along_mm:.1f} mm; send the whole series again.",
             )
-        raise Refused(
-            "uneven_gaps",
-            f"The slices lie {gaps.min():.2f} to {gaps.max():.2f} mm apart, more than their thickness of "
-            f"{thickness:.2f} mm; send an evenly spaced reconstruction.",
-        )
+        thickness = max(one.thickness_mm or 0.0, two.thickness_mm or 0.0) or usual
+        if gap > thickness * SEEN_GAP_THICKNESSES:
+            raise Refused(
+                "uneven_gaps",
+                f"The slices lie {gaps.min():.2f} to {gaps.max():.2f} mm apart, more than their thickness of "
+                f"{thickness:.2f} mm; send an evenly spaced reconstruction.",
+            )
     return Reason(
         "uneven_gaps",
         f"The slices lie {gaps.min():.2f} to {gaps.max():.2f} mm apart; they were interpolated to an even spacing.",

@@ -1,0 +1,158 @@
+"""plan.json, read strictly: whatever is wrong is named by the path of its key."""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import date
+
+import pytest
+
+from dicom_node.decode.plan import read_plan_file
+from dicom_node.refusal import Refused
+
+WRONG = [
+    ({"lessons": []}, "lessons is not a known key"),
+    ({"plan_id": None}, "plan_id must be a text"),
+    ({"plan_id": "  "}, "plan_id must be a text"),
+    ({"organ": "spleen"}, "organ must be one of liver, lung, kidney, bone, soft_tissue"),
+    ({"procedure.energy": "laser"}, "procedure.energy must be one of"),
+    ({"procedure.date": "2026-01-12"}, "procedure.date must be a date written YYYYMMDD"),
+    ({"procedure.date": "20260231"}, "procedure.date must be a date written YYYYMMDD"),
+    ({"procedure.time": "12:00"}, "procedure.time is not a known key"),
+    ({"baseline": "1.2.3"}, "baseline must be an object"),
+    ({"baseline.series_instance_uid": 5}, "baseline.series_instance_uid must be a text"),
+    ({"lesions": []}, "lesions must be a list of at least 1"),
+    ({"lesions": {}}, "lesions must be a list of at least 1"),
+    ({"lesions.0.required_margin_mm": -1}, "lesions[0].required_margin_mm must be at least 0"),
+    ({"lesions.0.required_margin_mm": "5"}, "lesions[0].required_margin_mm must be a number"),
+    ({"lesions.0.required_margin_mm": True}, "lesions[0].required_margin_mm must be a number"),
+    ({"lesions.0.required_margin_mm": float("nan")}, "lesions[0].required_margin_mm must be a number"),
+    ({"lesions.0.tumor": 4}, "lesions[0].tumor must be an object"),
+    ({"lesions.0.tumor.segment_number": 0}, "lesions[0].tumor.segment_number must be a whole number"),
+    ({"lesions.0.tumor.segment_number": 1.0}, "lesions[0].tumor.segment_number must be a whole number"),
+    ({"lesions.0.tumor.segment": 1}, "lesions[0].tumor.segment is not a known key"),
+    ({"lesions.0.tumor": {"sop_instance_uid": "1.2"}}, "lesions[0].tumor.segment_number is missing"),
+    ({"lesions.0.tumor": {"path": ""}}, "lesions[0].tumor.path must be a text"),
+    ({"lesions.0.tumor": {"path": "a", "roi_number": 1}}, "lesions[0].tumor.roi_number is not a known key"),
+    (
+        {"lesions.0.applicators.0.tip_lps_mm": [1, 2]},
+        "lesions[0].applicators[0].tip_lps_mm must be three numbers",
+    ),
+    ({"lesions.0.applicators.0.tip_lps_mm": [1, 2, "3"]}, "applicators[0].tip_lps_mm[2] must be a number"),
+    ({"lesions.0.applicators.0.entry_lps_mm": [0, 0, 0]}, "entry_lps_mm must differ from tip_lps_mm"),
+    ({"lesions.0.protocol.0.phase": "boil"}, "lesions[0].protocol[0].phase must be one of"),
+    ({"lesions.0.protocol.0.duration_s": 0}, "lesions[0].protocol[0].duration_s must be above 0"),
+    ({"lesions.0.protocol.0.power_w": -3}, "lesions[0].protocol[0].power_w must be above 0"),
+    ({"organ_mask": []}, "organ_mask must be an object"),
+]
+
+
+def changed(document, changes):
+    out = copy.deepcopy(document)
+    for path, value in changes.items():
+        *way, last = path.split(".")
+        node = out
+        for step in way:
+            node = node[int(step)] if isinstance(node, list) else node[step]
+        node[int(last) if isinstance(node, list) else last] = value
+    return out
+
+
+@pytest.mark.parametrize(("changes", "text"), WRONG)
+def test_a_wrong_value_is_named(made_case, changes, text):
+    made_case.write_plan(changed(made_case.document, changes))
+    with pytest.raises(Refused) as refused:
+        read_plan_file(made_case.plan)
+    assert refused.value.code == "plan_invalid"
+    assert text in refused.value.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "plan_id",
+        "patient_id",
+        "organ",
+        "procedure",
+        "procedure.date",
+        "procedure.energy",
+        "baseline",
+        "lesions",
+        "baseline.study_instance_uid",
+        "lesions.0.lesion_id",
+        "lesions.0.required_margin_mm",
+        "lesions.0.tumor",
+        "lesions.0.applicators.0.model",
+        "lesions.0.protocol.0.duration_s",
+        "lesions.0.tumor.sop_instance_uid",
+    ],
+)
+def test_a_missing_key_is_named(made_case, path):
+    document = copy.deepcopy(made_case.document)
+    *way, last = path.split(".")
+    node = document
+    for step in way:
+        node = node[int(step)] if isinstance(node, list) else node[step]
+    del node[last]
+    made_case.write_plan(document)
+    with pytest.raises(Refused) as refused:
+        read_plan_file(made_case.plan)
+    key = path.replace(".0", "[0]")
+    assert f"{key} is missing" in refused.value.text
+
+
+def test_two_lesions_of_one_name(made_case):
+    made_case.write_plan({**made_case.document, "lesions": made_case.document["lesions"] * 2})
+    with pytest.raises(Refused) as refused:
+        read_plan_file(made_case.plan)
+    assert "lesions[1].lesion_id L1 is given twice" in refused.value.text
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("{", "plan_invalid"),
+        ("[]", "plan_invalid"),
+        ('{"plan_id": "a", "plan_id": "b"}', "plan_invalid"),
+        ("[" * 100_000, "plan_invalid"),
+        (b"\xff\xfe\x00", "plan_unreadable"),
+    ],
+)
+def test_a_file_that_is_no_plan(made_case, text, code):
+    made_case.plan.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(Refused) as refused:
+        read_plan_file(made_case.plan)
+    assert refused.value.code == code
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(Refused) as refused:
+        read_plan_file(tmp_path / "plan.json")
+    assert refused.value.code == "plan_missing"
+
+
+def test_what_a_plan_file_says(made_case):
+    plan = read_plan_file(made_case.plan)
+    assert (plan.plan_id, plan.patient_id, plan.organ, plan.energy) == ("P1", "MADE-1", "liver", "cryoablation")
+    assert plan.procedure_date == date(2026, 3, 10)
+    assert plan.lesion_ids == ("L1",)
+    assert plan.lesions[0].tumor.segment_number == 1
+    assert plan.lesions[0].simulated_zone is None
+    assert plan.lesions[0].protocol[0].duration_s == 600
+    assert plan.folder == made_case.plan.parent
+
+
+def test_the_example_of_the_contract_is_valid(shared, tmp_path):
+    contract = (shared / "contract.md").read_text()
+    example = contract.split("```json\n")[1].split("```")[0].replace("[x, y, z]", "[1, 2, 3]", 1)
+    document = json.loads(example.replace("[x, y, z]", "[1, 2, 9]"))
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    plan = read_plan_file(tmp_path / "plan.json")
+    assert plan.organ_mask is not None
+    assert plan.lesions[0].protocol[2].power_w == 100
+
+
+@pytest.mark.parametrize("case", ["dev1", "dev2", "dev3", "dev4", "dev5"])
+def test_the_plans_of_the_cases_are_valid(shared, case):
+    assert read_plan_file(shared / "cases" / case / "plan" / "plan.json").patient_id == f"DEV-000{case[-1]}"
