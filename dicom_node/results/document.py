@@ -10,6 +10,7 @@ from io import BytesIO
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
+from dicom_node.results.focus import focus_of, suspicious_finding
 from dicom_node.results.identity import Identity
 from dicom_node.results.legend import (
     ENERGY_NAMES,
@@ -93,11 +94,26 @@ def _write_verdict(page: Page, assessment: Assessment, study: StudyCase) -> None
     page.box(0, top, page.width, height, "#f3f5f7")
     page.box(0, top, 2.2, height, color)
     page.text(7, VERDICTS[assessment.outcome], 20, y=top + 4.0, weight="bold", color=color)
-    page.text(7, headline_number(assessment), 11, y=top + 14.0)
+    page.text(7, _headline(assessment), 11, y=top + 14.0)
     when = f"{assessment.days_since_procedure} days after {ENERGY_NAMES[study.case.plan.energy]}."
     review = " Needs review by a radiologist." if assessment.needs_review else ""
     page.text(7, when + review, 9.5, y=top + 19.4, color=QUIET)
     page.y = top + height + 5.0
+
+
+def _headline(assessment: Assessment) -> str:
+    """What decided: the finding of a progression, else the least margin."""
+    found = [
+        finding
+        for lesion in assessment.lesions
+        if lesion.outcome == assessment.outcome == "local_progression"
+        and (finding := suspicious_finding(lesion)) is not None
+    ]
+    if not found:
+        return headline_number(assessment)
+    largest = max(found, key=lambda finding: finding.volume_ml)
+    size = f"{largest.volume_ml:.1f} ml, longest diameter {largest.longest_diameter_mm:.0f} mm"
+    return f"{FINDING_NAMES[largest.kind]}, {size}"
 
 
 def _write_pictures(page: Page, assessment: Assessment, planes: Sequence[Sequence[Plane]]) -> None:
@@ -129,8 +145,9 @@ def _write_pictures(page: Page, assessment: Assessment, planes: Sequence[Sequenc
             borderpad=0.0,
             handlelength=2.6,
         )
-        if any(plane.marked_mm for n in order for plane in planes[n]):
-            page.text(page.width, "Ring: point of the least margin", 8, ha="right", color=QUIET)
+        meanings = {focus.meaning for n in order if (focus := focus_of(lesions[n])) is not None}
+        if meanings:
+            page.text(page.width, f"Ring: {' or '.join(sorted(meanings))}", 8, ha="right", color=QUIET)
         page.y += 8.0
 
 

@@ -12,12 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Circle, Patch
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 from PIL import Image
 
-from dicom_node.results.legend import LOOKS, NOT_FOR_DIAGNOSIS, Region, millimeters
+from dicom_node.results.focus import Focus, focus_of
+from dicom_node.results.legend import LOOKS, NOT_FOR_DIAGNOSIS, Region
 from dicom_node.results.planes import Plane
 from pipeline.assessment import LesionAssessment
 
@@ -49,7 +50,7 @@ def write_pictures(pictures: Sequence[Picture], folder: Path) -> None:
 
 
 def draw(axes: Axes, plane: Plane, lesion: LesionAssessment, *, scale: float = 1.0) -> None:
-    """Draws image, outlines, letters, scale bar and the worst point. scale: of line widths and letters."""
+    """Draws image, outlines, letters, scale bar and the point to look at. scale: of line widths and letters."""
     side = plane.side_mm
     rgb = np.broadcast_to(plane.gray[..., None], (*plane.gray.shape, 3))
     axes.imshow(rgb, extent=(0, side, side, 0), interpolation="bilinear", zorder=0)
@@ -71,8 +72,9 @@ def draw(axes: Axes, plane: Plane, lesion: LesionAssessment, *, scale: float = 1
     window = {**letters, "size": 8 * scale, "weight": "normal"}
     axes.text(rim, side - rim, plane.window, ha="left", va="bottom", **window)
     _draw_scale(axes, side, scale)
-    if plane.marked_mm is not None and lesion.margin is not None:
-        _draw_mark(axes, plane, millimeters(lesion.margin.minimal_margin_mm), scale)
+    focus = focus_of(lesion)
+    if focus is not None:
+        _draw_mark(axes, plane, focus, scale)
     axes.set(xlim=(0, side), ylim=(side, 0), aspect="equal")
     axes.set_axis_off()
 
@@ -133,21 +135,22 @@ def _draw_scale(axes: Axes, side: float, scale: float) -> None:
     )
 
 
-def _draw_mark(axes: Axes, plane: Plane, label: str, scale: float) -> None:
-    """A ring around the point of the least margin, its value beside it, outward and inside the picture."""
+def _draw_mark(axes: Axes, plane: Plane, focus: Focus, scale: float) -> None:
+    """A ring around the point to look at, its label above or below it, outward and inside the picture."""
     if plane.marked_mm is None:
         return
     point, side = np.array(plane.marked_mm), plane.side_mm
-    for color, width in (("black", 3.6), ("white", 1.7)):
-        axes.plot(*point, "o", ms=11 * scale, mfc="none", mec=color, mew=width * scale, zorder=7)
-    outward = point - side / 2
-    length = float(np.hypot(*outward))
-    outward = outward / length if length > 0.02 * side else np.array([0.7, -0.7])
+    radius = max(focus.radius_mm or 0.0, 0.0125 * side)
+    for color, width in (("black", 3.6), ("white", 1.6)):
+        axes.add_patch(Circle(tuple(point), radius, fill=False, ec=color, lw=width * scale, zorder=7))
+    right, down = np.sign(point - side / 2 + (0.0, -0.04 * side))  # upward when in doubt
+    place = point + np.array([0.1 * side * right, (0.16 * side + radius) * down])
     # inside the picture, clear of the letters, the window and the scale bar
-    place = np.clip(point + 0.24 * side * outward, (0.2 * side, 0.12 * side), (0.8 * side, 0.8 * side))
+    place = np.clip(place, (0.25 * side, 0.12 * side), (0.75 * side, 0.8 * side))
     axes.annotate(
-        label,
-        tuple(point),
+        focus.label,
+        tuple(point + radius * (place - point) / max(float(np.hypot(*(place - point))), 1e-6)),
+        multialignment="center",
         xytext=tuple(place),
         ha="center",
         va="center",
@@ -159,7 +162,7 @@ def _draw_mark(axes: Axes, plane: Plane, label: str, scale: float) -> None:
             "arrowstyle": "-",
             "color": "white",
             "lw": 1.3 * scale,
-            "shrinkB": 6 * scale,
+            "shrinkB": 0,
             "path_effects": [Stroke(linewidth=3.2 * scale, foreground="black"), Normal()],
         },
         zorder=8,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from dicom_node.results.focus import Focus, focus_of
 from dicom_node.results.legend import Region
 from pipeline.assessment import LesionAssessment
 from pipeline.case import FollowUp, Organ
@@ -54,7 +55,7 @@ _SOFT_TISSUE_HU = (-50.0, 400.0)
 class Plane:
     """One square picture. gray: uint8 (n, n); signed_mm: (m, m) distance to each region's edge, positive inside.
 
-    marked_mm: the worst point from the upper left corner, to the right and down; None where there is none.
+    marked_mm: the point to look at, from the upper left corner, to the right and down; None where there is none.
     """
 
     name: PlaneName
@@ -72,7 +73,7 @@ class Plane:
 
 
 def planes_of(lesion: LesionAssessment, followup: FollowUp, organ: Organ) -> tuple[Plane, ...]:
-    """Axial, coronal and sagittal plane through the worst point; else the zone, the tumor, or the scan's middle."""
+    """Axial, coronal and sagittal plane through the point to look at; else zone, tumor, or the scan's middle."""
     volume = followup.volume
     regions: dict[Region, Mask] = {}
     names: tuple[Region, ...] = ("zone", "tumor", "uncovered")
@@ -80,7 +81,8 @@ def planes_of(lesion: LesionAssessment, followup: FollowUp, organ: Organ) -> tup
         mask: Mask | None = getattr(lesion, name)
         if mask is not None and not mask.is_empty:
             regions[name] = _cropped(mask)
-    point, center, side = _frame(lesion, regions, volume)
+    focus = focus_of(lesion)
+    point, center, side = _frame(focus, regions, volume)
     distances = {name: (part, _smooth_distance_mm(part)) for name, part in regions.items()}
     cuts = [_Cut(name, point, center, side) for name in _VIEWS]
     values = [_sampled(volume.voxels, volume.geometry.index_of(cut.points(_PIXELS)), np.nan) for cut in cuts]
@@ -93,25 +95,26 @@ def planes_of(lesion: LesionAssessment, followup: FollowUp, organ: Organ) -> tup
             side,
             cut.place,
             f"W {window[1] - window[0]:.0f}  L {sum(window) / 2:.0f}",
-            cut.in_picture(point) if lesion.margin is not None else None,
+            None if focus is None else cut.in_picture(point),
         )
         for cut, shown in zip(cuts, values, strict=True)
     )
 
 
-def _frame(
-    lesion: LesionAssessment, regions: Mapping[Region, Mask], volume: Volume
-) -> tuple[FloatArray, FloatArray, float]:
+def _frame(focus: Focus | None, regions: Mapping[Region, Mask], volume: Volume) -> tuple[FloatArray, FloatArray, float]:
     """The point to cut through, the middle of the pictures, and their side in mm."""
-    if not regions:
+    held = [_corners_lps_mm(mask) for mask in regions.values()]
+    if focus is not None:
+        held.append(np.array([focus.point_lps_mm]))
+    if not held:
         middle = volume.geometry.lps_of((np.array(volume.geometry.shape) - 1) / 2)
         return middle, middle, float((volume.geometry.spacing_mm * volume.geometry.shape).max())
-    corners = np.concatenate([_corners_lps_mm(mask) for mask in regions.values()])
+    corners = np.concatenate(held)
     low, high = corners.min(axis=0), corners.max(axis=0)
     side = max(_LEAST_SIDE_MM, float((high - low).max()) + 2 * _AROUND_MM)
-    if lesion.margin is not None and np.isfinite(lesion.margin.minimal_margin_point_lps_mm).all():
-        return np.asarray(lesion.margin.minimal_margin_point_lps_mm, float), (low + high) / 2, side
-    first = regions.get("zone") or regions.get("tumor") or next(iter(regions.values()))
+    if focus is not None:
+        return np.array(focus.point_lps_mm), (low + high) / 2, side
+    first = regions.get("zone") or next(iter(regions.values()))
     return first.centroid_lps_mm, (low + high) / 2, side
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dicom_node.results.focus import focus_of
 from dicom_node.results.legend import headline_number, registration_sentence, sentence
 from dicom_node.results.planes import planes_of
+from pipeline.assessment import Finding
 
 
 def area_mm2(plane, region):
@@ -65,6 +67,22 @@ def test_picture_draws_uncovered_tumor_in_red(written):
     pixels = np.asarray(Image.open(out / "images" / "lesion-1-axial.png")).astype(int)
     red = (pixels[..., 0] > 150) & (pixels[..., 1] < 130) & (pixels[..., 2] < 130)
     assert red[60:890].sum() > 500
+
+
+def test_a_progression_is_shown_where_it_is(made):
+    grid = made.geometry()
+    lesion = made.lesion(grid, "L1", (-80, -20, -120), "local_progression")
+    nodule = Finding("new_enhancement", (-64.0, -25.0, -118.0), 1.4, 14.0)
+    lesion = replace(lesion, findings=(nodule, replace(lesion.findings[0], volume_ml=0.1)))
+    focus = focus_of(lesion)
+    assert focus.point_lps_mm == nodule.centroid_lps_mm
+    assert focus.label == "New enhancement\n1.4 ml"
+    axial = planes_of(lesion, made.study(grid, (lesion,)).case.followup, "liver")[0]
+    assert axial.place == "z −118.0 mm"
+    assert focus_of(replace(lesion, outcome="complete")).label == "6.0 mm"
+    uncovered = replace(lesion, outcome="incomplete_coverage", margin=replace(lesion.margin, minimal_margin_mm=-1.0))
+    assert focus_of(uncovered).label == "−1.0 mm"
+    assert focus_of(made.blank_lesion("L1")) is None
 
 
 def test_sentences(made):
