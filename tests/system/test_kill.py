@@ -17,12 +17,12 @@ def test_a_killed_node_goes_on_and_makes_one_result(node, phantom, tools):
     node.send(phantom.followups[0])
     tools.wait_until(lambda: node.study(state="running"), seconds=60)
     node.stop(signal.SIGKILL)
-    assert list((node.folder / "data").glob("results/*/*/assessment.json")) == []
+    assert list((node.folder / "data").glob("results/*/[!.]*/assessment.json")) == []
 
     node.start()
     done = tools.wait_until(lambda: node.study(state="done"), seconds=400)
     assert done["outcome"] is not None
-    assert len(list((node.folder / "data").glob("results/*/*/assessment.json"))) == 1
+    assert len(list((node.folder / "data").glob("results/*/[!.]*/assessment.json"))) == 1
 
     # sent again after all that: known, nothing new begins
     node.send(phantom.followups[0])
