@@ -7,12 +7,16 @@ import json
 import shutil
 from datetime import date
 
+import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from pydicom import dcmread
+from pydicom.uid import generate_uid
 
 from dicom_node.decode.case import read_case
+from dicom_node.decode.files import quiet
 from dicom_node.refusal import Refused
 from pipeline.transform import Transform, itk_transform
 
@@ -295,3 +299,22 @@ def test_the_cases(shared, name):
         assert study.case.followup.phase == ("enhanced" if name == "dev5" else "portal_venous")
         assert study.sources_match_grid
         assert not study.notes
+
+
+def test_the_same_followup_as_one_enhanced_object(shared, tmp_path):
+    """highdicom's conversion of the slices is the oracle: the volume must be the same, voxel by voxel."""
+    folder = shared / "cases" / "dev2"
+    with quiet():
+        slices = [dcmread(path) for path in sorted((folder / "followup-1").iterdir())]
+        uids = [generate_uid(entropy_srcs=[name]) for name in ("series", "object")]
+        hd.legacy.LegacyConvertedEnhancedCTImage(
+            slices, series_instance_uid=uids[0], series_number=5, sop_instance_uid=uids[1], instance_number=1
+        ).save_as(tmp_path / "one.dcm")
+    plan, baseline = folder / "plan" / "plan.json", [folder / "baseline"]
+    one = read_case(plan, baseline=baseline, followup=[tmp_path], previous=[])
+    many = read_case(plan, baseline=baseline, followup=[folder / "followup-1"], previous=[])
+    assert len(one.source_images) == 1
+    assert one.case.followup.volume.geometry.same_grid(many.case.followup.volume.geometry)
+    assert np.array_equal(one.case.followup.volume.voxels, many.case.followup.volume.voxels)
+    assert one.case.followup.acquired == many.case.followup.acquired
+    assert one.case.followup.phase == many.case.followup.phase
