@@ -14,7 +14,7 @@ from dicom_node.archive import Archive, enter_archive, files_of
 from dicom_node.ledger import ARCHIVE_PRIORITY, Ledger
 from dicom_node.queue import Tools
 from dicom_node.refusal import Refused
-from dicom_node.routing import Order, due, followups
+from dicom_node.routing import Order, StudyIndex, due
 from dicom_node.serve import WORKER_ONLY, Node, open_ledger
 from dicom_node.settings import Settings
 from dicom_node.worklist import Entry, worklist
@@ -109,8 +109,8 @@ def _worker(settings: Settings, tools: Tools | None) -> Iterator[None]:
 
 def _due(archive: Archive, ledger: Ledger, order: Order) -> bool:
     """Whether an assessment is due for a plan that has a follow-up in the archive."""
-    studies = [study for study in ledger.studies() if study.study_instance_uid in archive.studies]
-    plans = {plan.plan_id for plan in ledger.plans() if plan.plan_id in archive.plans or followups(plan, studies)}
+    studies = StudyIndex(s for s in ledger.studies() if s.study_instance_uid in archive.studies)
+    plans = {plan.plan_id for plan in ledger.plans() if plan.plan_id in archive.plans or studies.followups(plan)}
     return any(record.plan_id in plans for record in due(ledger, order))
 
 

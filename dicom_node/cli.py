@@ -214,6 +214,9 @@ def demo(
             _until_told_to_stop()
         else:
             typer.echo("review page: run again with --keep-running")
+    if shown_result.document["outcome"] == "not_assessable":
+        _complain(_first_sentence(shown_result.document))
+        _leave(1)
     _leave(0)
 
 
@@ -221,7 +224,7 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _first_sentence(document: dict[str, Any]) -> str:
+def _first_sentence(document: Mapping[str, Any]) -> str:
     reasons = document.get("reasons") or [{"text": "The follow-up cannot be assessed."}]
     return str(reasons[0]["text"])
 

@@ -11,6 +11,7 @@ import logging
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -130,13 +131,16 @@ class Worker:
     # -- routing
 
     def _route_until_stopped(self) -> None:
-        while not self._stop.wait(_ROUTE_EVERY_S):
+        pause_s = _ROUTE_EVERY_S
+        while not self._stop.wait(pause_s):
+            started = time.monotonic()
             try:
                 self._ledger.complete_quiet_studies(self._settings.listener.quiet_time_s)
                 for record in route(self._ledger, self._order):
                     self._submit(record)
             except Exception:  # noqa: BLE001  the worker: a database that is away for a moment comes back
                 _LOG.exception("routing failed; trying again")
+            pause_s = max(_ROUTE_EVERY_S, 5 * (time.monotonic() - started))
 
     def _submit(self, record: AssessmentRecord) -> None:
         if record.assessment_id in self._submitted:

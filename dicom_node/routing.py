@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +25,27 @@ class Order:
     software_version: str
 
 
+class StudyIndex:
+    """The studies of a ledger, to be found by UID and by patient."""
+
+    def __init__(self, studies: Iterable[Study]) -> None:
+        self.by_uid: dict[str, Study] = {}
+        self.by_patient: dict[str, list[Study]] = {}
+        for study in studies:
+            self.by_uid[study.study_instance_uid] = study
+            self.by_patient.setdefault(study.patient_id, []).append(study)
+
+    def baseline(self, plan: RegisteredPlan) -> Study | None:
+        """The plan's baseline study once it is complete."""
+        study = self.by_uid.get(plan.baseline_study_instance_uid)
+        return study if study is not None and study.complete else None
+
+    def followups(self, plan: RegisteredPlan) -> list[Study]:
+        """The plan's follow-ups in time order, oldest first; those without a date last."""
+        mine = [study for study in self.by_patient.get(plan.patient_id, ()) if relation(study, plan) == "followup"]
+        return sorted(mine, key=lambda study: (study.acquired or "99999999", study.study_instance_uid))
+
+
 def relation(study: Study, plan: RegisteredPlan) -> Relation:
     """What the study is to the plan. A study without a date counts as a follow-up: decoding it says what is wrong."""
     if study.study_instance_uid == plan.baseline_study_instance_uid:
@@ -38,12 +59,6 @@ def relation(study: Study, plan: RegisteredPlan) -> Relation:
     return "followup"
 
 
-def followups(plan: RegisteredPlan, studies: Sequence[Study]) -> list[Study]:
-    """The plan's follow-ups in time order, oldest first; those without a date last."""
-    mine = [study for study in studies if relation(study, plan) == "followup"]
-    return sorted(mine, key=lambda study: (study.acquired or "99999999", study.study_instance_uid))
-
-
 def due(ledger: Ledger, order: Order) -> list[AssessmentRecord]:
     """The assessments that can run now, recorded or new: for each plan at most one, the earliest open follow-up's.
 
@@ -51,8 +66,11 @@ def due(ledger: Ledger, order: Order) -> list[AssessmentRecord]:
     revision, the plan's content, and the earlier follow-ups' results. So a late slice, a corrected plan or an earlier
     scan that arrives after a later one brings about a new assessment, which supersedes the old.
     """
-    studies = ledger.studies()
-    current = {(record.study_instance_uid, record.plan_id): record for record in ledger.current_assessments()}
+    studies = StudyIndex(ledger.studies())
+    current = {
+        (record.study_instance_uid, record.plan_id): record
+        for record in ledger.current_assessments(with_documents=False)
+    }
     found = (_next_due(plan, studies, current, order) for plan in ledger.plans())
     return [record for record in found if record is not None]
 
@@ -66,11 +84,11 @@ def route(ledger: Ledger, order: Order) -> list[AssessmentRecord]:
     return runnable
 
 
-def waits(plan: RegisteredPlan, studies: Sequence[Study], ended: set[str]) -> Iterator[tuple[Study, Wait]]:
+def waits(plan: RegisteredPlan, studies: StudyIndex, ended: set[str]) -> Iterator[tuple[Study, Wait]]:
     """The plan's follow-ups that cannot be assessed yet, and what each waits for. ended: assessed study UIDs."""
-    baseline_ready = _baseline(plan, studies) is not None
+    baseline_ready = studies.baseline(plan) is not None
     earlier_open = False
-    for study in followups(plan, studies):
+    for study in studies.followups(plan):
         if not study.complete:
             yield study, "receiving"
         elif not baseline_ready:
@@ -82,16 +100,16 @@ def waits(plan: RegisteredPlan, studies: Sequence[Study], ended: set[str]) -> It
 
 def _next_due(
     plan: RegisteredPlan,
-    studies: Sequence[Study],
+    studies: StudyIndex,
     current: dict[tuple[str, str], AssessmentRecord],
     order: Order,
 ) -> AssessmentRecord | None:
     """The plan's earliest follow-up that is not assessed from its present inputs, if it can be assessed now."""
-    baseline = _baseline(plan, studies)
+    baseline = studies.baseline(plan)
     if baseline is None:
         return None
     previous: list[str] = []
-    for study in followups(plan, studies):
+    for study in studies.followups(plan):
         if not study.complete:
             return None
         record = current.get((study.study_instance_uid, plan.plan_id))
@@ -104,12 +122,6 @@ def _next_due(
         if record.state == "done":
             previous.append(record.assessment_id)
     return None
-
-
-def _baseline(plan: RegisteredPlan, studies: Sequence[Study]) -> Study | None:
-    """The plan's baseline study once it is complete."""
-    uid = plan.baseline_study_instance_uid
-    return next((study for study in studies if study.study_instance_uid == uid and study.complete), None)
 
 
 def _new_assessment(

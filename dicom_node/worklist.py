@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dicom_node.ledger import ENDED, AssessmentRecord, Ledger, RegisteredPlan, Study
-from dicom_node.routing import relation, waits
+from dicom_node.routing import StudyIndex, relation, waits
 from pipeline.assessment import URGENCY
 
 StudyState = Literal[
@@ -89,22 +89,30 @@ def worklist(ledger: Ledger) -> list[Entry]:
     studies, plans = ledger.studies(), ledger.plans()
     records = {(r.study_instance_uid, r.plan_id): r for r in ledger.current_assessments()}
     conflicts = ledger.conflict_counts()
-    waiting = _waiting(studies, plans, records)
-    entries = [
-        _entry(study, plan_id, state, conflicts, records.get((study.study_instance_uid, plan_id or "")))
-        for study in studies
-        for plan_id, state in _states(study, plans, waiting)
-    ]
+    waiting = _waiting(StudyIndex(studies), plans, records)
+    plans_of: dict[str, list[RegisteredPlan]] = {}
+    for plan in plans:
+        for key in (plan.patient_id, plan.baseline_study_instance_uid):
+            plans_of.setdefault(key, []).append(plan)
+    entries = []
+    for study in studies:
+        mine = {p.plan_id: p for key in (study.patient_id, study.study_instance_uid) for p in plans_of.get(key, ())}
+        for plan_id, state in _states(study, list(mine.values()), waiting):
+            record = records.get((study.study_instance_uid, plan_id or ""))
+            entries.append(_entry(study, plan_id, state, conflicts, record))
     return sorted(entries, key=_urgency)
 
 
 def _waiting(
-    studies: Sequence[Study], plans: Sequence[RegisteredPlan], records: Mapping[tuple[str, str], AssessmentRecord]
+    studies: StudyIndex, plans: Sequence[RegisteredPlan], records: Mapping[tuple[str, str], AssessmentRecord]
 ) -> dict[tuple[str, str], StudyState]:
+    ended: dict[str, set[str]] = {}
+    for (uid, plan_id), record in records.items():
+        if record.state in ENDED:
+            ended.setdefault(plan_id, set()).add(uid)
     found: dict[tuple[str, str], StudyState] = {}
     for plan in plans:
-        ended = {uid for (uid, plan_id), r in records.items() if plan_id == plan.plan_id and r.state in ENDED}
-        for study, wait in waits(plan, studies, ended):
+        for study, wait in waits(plan, studies, ended.get(plan.plan_id, set())):
             found[study.study_instance_uid, plan.plan_id] = wait
     return found
 
