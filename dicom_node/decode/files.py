@@ -76,6 +76,13 @@ class Header:
             return ""
         return "" if value is None else str(value).strip()
 
+    def meta(self, keyword: str) -> str:
+        """The same for the file meta information, e.g. the transfer syntax."""
+        try:
+            return str(self.dataset.file_meta.get(keyword) or "").strip()
+        except BROKEN:
+            return ""
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -131,30 +138,43 @@ def read_header(path: Path, *, tags: Sequence[str] | None = None) -> Header:
             dataset = dcmread(
                 file, stop_before_pixels=True, specific_tags=None if tags is None else list(tags), force=kind == "bare"
             )
-            pixels = _pixel_state(file, dataset)
+            _convert(dataset.file_meta)
+            header = Header(path, dataset, _pixel_state(file, _syntax(dataset)))
             _convert(dataset)
     except OSError as problem:
+        if problem.errno is None:  # pydicom's own, about what the bytes say
+            raise Refused("truncated_file", f"{name} is cut short or broken; export it again.") from problem
         raise Refused("unreadable", f"{name} cannot be read ({problem.strerror or 'input error'}).") from problem
     except BROKEN as problem:
         raise Refused("truncated_file", f"{name} is cut short or broken; export it again.") from problem
-    if pixels == "missing" and not ("SOPInstanceUID" in dataset and "StudyInstanceUID" in dataset):
+    index = header.meta("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+    if index:
+        raise Refused("dicomdir", f"{name} is a DICOMDIR, an index of other files.")
+    if header.pixels == "missing" and not ("SOPInstanceUID" in dataset and "StudyInstanceUID" in dataset):
         # pydicom hands out what it has read when a file ends inside its header
         if kind == "bare":
             raise Refused("not_dicom", f"{name} is not a DICOM file.")
-        if dataset.file_meta.get("MediaStorageSOPClassUID") != MediaStorageDirectoryStorage:
-            raise Refused("truncated_file", f"{name} is cut short or broken; export it again.")
-    if dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
-        raise Refused("dicomdir", f"{name} is a DICOMDIR, an index of other files.")
-    return Header(path, dataset, pixels)
+        raise Refused("truncated_file", f"{name} is cut short or broken; export it again.")
+    return header
+
+
+def _syntax(dataset: Dataset) -> str:
+    try:
+        return str(dataset.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian)
+    except BROKEN:
+        return str(ImplicitVRLittleEndian)
 
 
 def _convert(dataset: Dataset) -> None:
-    """Converts every element now, so that pydicom's remarks about odd values come here and not at some later use."""
+    """Converts every element now, so that pydicom's remarks about odd values come here and not at some later use.
+
+    An element that cannot be read is left out; what needs it will say so.
+    """
     for tag in list(dataset.keys()):
         try:
             dataset[tag]
-        except BROKEN:  # one unreadable element does not spoil the image; what needs it will say so
-            continue
+        except BROKEN:
+            dataset.pop(tag)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -193,9 +213,8 @@ def _kind(file: BinaryIO) -> Literal["dicom", "bare", "other", "empty"]:
     )
 
 
-def _pixel_state(file: BinaryIO, dataset: Dataset) -> PixelState:
+def _pixel_state(file: BinaryIO, syntax: str) -> PixelState:
     """Whether pixel data follow where pydicom stopped, and whether the file is long enough for them."""
-    syntax = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
     if syntax == DeflatedExplicitVRLittleEndian:  # pydicom has read and unpacked the whole file
         return "present"
     here = file.tell()

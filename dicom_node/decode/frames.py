@@ -90,7 +90,7 @@ def check_image(header: Header) -> None:
     no_pixel_data, truncated_file, not_grayscale.
     """
     name, modality = header.path.name, header.text("Modality")
-    sop = header.text("SOPClassUID") or str(header.dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+    sop = header.text("SOPClassUID") or header.meta("MediaStorageSOPClassUID")
     if "Rows" not in header.dataset:
         if modality in ("CT", "MR"):
             raise Refused("no_pixel_data", f"{name} holds no pixel data; send the images themselves.")
@@ -110,7 +110,7 @@ def frames_of(header: Header) -> list[Frame]:
     """All frames of one CT or MR file.
 
     Raises Refused as `check_image`, and no_position, no_pixel_spacing, no_frame_of_reference, not_hounsfield,
-    modality_lut.
+    modality_lut, broken_header.
     """
     check_image(header)
     if not header.text("FrameOfReferenceUID"):
@@ -118,6 +118,13 @@ def frames_of(header: Header) -> list[Frame]:
             "no_frame_of_reference",
             f"{header.path.name} has no Frame of Reference UID, so its position in the patient is unknown.",
         )
+    try:
+        return _all_frames(header)
+    except BROKEN as problem:
+        raise Refused("broken_header", f"{header.path.name} has a damaged header; export it again.") from problem
+
+
+def _all_frames(header: Header) -> list[Frame]:
     per_frame = header.dataset.get("PerFrameFunctionalGroupsSequence")
     if not per_frame:
         if int(header.text("NumberOfFrames") or 1) > 1:

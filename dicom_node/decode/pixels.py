@@ -98,8 +98,8 @@ def stored_values(header: Header) -> NDArray[Any]:
         raise Refused("no_pixel_data", f"{name} holds no pixel data; send the images themselves.")
     if header.pixels == "cut_short":
         raise Refused("truncated_file", f"{name} is cut short inside its pixel data; export it again.")
-    syntax = UID(str(header.dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)))
     with quiet():
+        syntax = UID(header.meta("TransferSyntaxUID") or ImplicitVRLittleEndian)
         values = _by_gdcm(header) if syntax in _JPEG else _by_pydicom(header, syntax)
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
 

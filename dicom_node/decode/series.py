@@ -23,6 +23,7 @@ from pipeline.volume import Quantity, Volume
 #: A slice refused for one of these leaves a hole or a doubt in its series, so the series is refused for it.
 SPOILING = (
     "truncated_file",
+    "broken_header",
     "no_pixel_data",
     "not_grayscale",
     "secondary_capture",

@@ -7,6 +7,7 @@ import pytest
 
 from dicom_node.decode.files import scan
 from dicom_node.decode.series import notes_of, read_series, read_volume, refusal_of
+from dicom_node.refusal import Refused
 
 
 @pytest.fixture
@@ -271,3 +272,25 @@ def test_two_phases_in_one_real_series(shared):
     acquisitions = read_series(headers).acquisitions
     assert [len(a.frames) for a in acquisitions] == [41, 41]
     assert acquisitions[0].geometry.same_grid(acquisitions[1].geometry)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_bytes_end_in_a_volume_or_a_named_refusal(kit, tmp_path, seed):
+    """Bytes changed at random, or the file cut: nothing but `Refused` may come out, and no warning."""
+    random = np.random.default_rng(seed)
+    kit.write(kit.Series(kit.ramp()).images(), tmp_path)
+    for path in tmp_path.iterdir():
+        data = bytearray(path.read_bytes())
+        for _ in range(random.integers(0, 12)):
+            data[random.integers(132, len(data))] = random.integers(256)
+        path.write_bytes(data[: random.integers(100, len(data))] if random.random() < 0.2 else data)
+    found = scan([tmp_path])
+    series = read_series(found.headers)
+    codes = {item.code for item in (*found.skipped, *series.refused)}
+    for acquisition in series.acquisitions:
+        try:
+            read_volume(acquisition)
+        except Refused as problem:
+            codes.add(problem.code)
+    assert all(code.islower() for code in codes)
+    assert series.acquisitions or codes
