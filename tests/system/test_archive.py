@@ -13,7 +13,7 @@ import pytest
 
 from dicom_node.phantom_series import write_phantom
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(2000)]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_killed_half_way_and_started_again_nothing_is_done_twice(heap, tools, tm
     out = tmp_path / "out"
     command = tools.marginwatch("batch", heap, "--out", out, "--json")
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    tools.wait_until(lambda: results(out), seconds=400)
+    tools.wait_until(lambda: results(out), seconds=800)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     before = results(out)

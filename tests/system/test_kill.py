@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(2000)]
 
 
 def test_a_killed_node_goes_on_and_makes_one_result(node, phantom, tools):
@@ -20,7 +20,7 @@ def test_a_killed_node_goes_on_and_makes_one_result(node, phantom, tools):
     assert list((node.folder / "data").glob("results/*/[!.]*/assessment.json")) == []
 
     node.start()
-    done = tools.wait_until(lambda: node.study(state="done"), seconds=400)
+    done = tools.wait_until(lambda: node.study(state="done"), seconds=800)
     assert done["outcome"] is not None
     assert len(list((node.folder / "data").glob("results/*/[!.]*/assessment.json"))) == 1
 

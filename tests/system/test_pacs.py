@@ -15,7 +15,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(2000)]
 
 RESULT_CLASSES = {SegmentationStorage, Comprehensive3DSRStorage, EncapsulatedPDFStorage}
 CAPTURES = {SecondaryCaptureImageStorage, MultiFrameTrueColorSecondaryCaptureImageStorage}
@@ -42,7 +42,7 @@ def assessed(node, tools, plan: Path, baseline: Path, followup: Path) -> dict:
         study = node.study(study_instance_uid=uid)
         return study if study and study["state"] in ("done", "refused", "failed") else None
 
-    return tools.wait_until(ended, seconds=400)
+    return tools.wait_until(ended, seconds=800)
 
 
 @pytest.fixture(scope="module")
