@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dicom_node.decode.case import read_case
 from dicom_node.results.folder import write_results
 from pipeline.assess import assess
@@ -28,6 +30,8 @@ def assess_files(
     left as it was. A follow-up that cannot be assessed is a result like any other.
     """
     started = time.monotonic()
+    # The registration runs its halves side by side; more threads inside each only wait for one another.
+    torch.set_num_threads(1)
     progress("decode")
     study = read_case(plan, baseline=baseline, followup=followup, previous=previous)
     decode_s = time.monotonic() - started

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,38 +148,45 @@ def resample(
     The transform maps points of `onto` to points of `source`. Raises FrameMismatch when the frames do not fit.
     """
     _check_frames(source.geometry, onto, source_from_onto)
-    return _sampled(source.voxels, source.geometry, onto, source_from_onto, order=order, outside=outside)
+    out = np.empty(onto.shape, np.float32)
+    for slab, part in _slabs(onto):
+        out[slab] = sample(source, source_from_onto(part.grid_lps()), order=order, outside=outside)
+    return out
+
+
+def sample(
+    source: Volume, points_lps_mm: FloatArray, *, order: int = 1, outside: float = np.nan
+) -> NDArray[np.float32]:
+    """float32 values at (..., 3) points of the source's frame; `outside` where it has no data."""
+    index = np.moveaxis(source.geometry.index_of(points_lps_mm), -1, 0)
+    out = ndimage.map_coordinates(
+        source.voxels, index, output=np.float32, order=order, mode="constant", cval=outside, prefilter=order > 1
+    )
+    return np.asarray(out)
 
 
 def resample_mask(source: Mask, onto: Geometry, source_from_onto: Transform) -> Mask:
     """The region on the grid `onto`, carried by its signed distance so that its edge stays sub-voxel smooth."""
-    _check_frames(source.geometry, onto, source_from_onto)
     return Mask(resample_distance(source, onto, source_from_onto) > 0, onto)
 
 
 def resample_distance(source: Mask, onto: Geometry, source_from_onto: Transform) -> NDArray[np.float32]:
     """float32 ``[k, j, i]`` signed distance in mm to the region's edge on the grid `onto`, positive inside.
 
-    Distances are those of the source frame; beyond the source grid the nearest value is continued.
+    Distances are those of the source frame; beyond 40 mm around the region the nearest value is continued.
     """
-    points = source.points_lps_mm()
-    box = source.geometry.box_around(points, pad_mm=40.0)
-    part = source.crop(box)
-    distance = signed_distance_mm(part)
-    return _sampled(distance, part.geometry, onto, source_from_onto, order=1, outside=None)
+    _check_frames(source.geometry, onto, source_from_onto)
+    out = np.empty(onto.shape, np.float32)
+    for slab, part in _slabs(onto):
+        out[slab] = sample_distance(source, source_from_onto(part.grid_lps()))
+    return out
 
 
-def signed_distance_mm(mask: Mask) -> NDArray[np.float32]:
-    """float32 ``[k, j, i]`` distance to the region's edge, positive inside, zero half-way between voxel centers."""
-    spacing = mask.geometry.spacing_mm
-    if mask.is_empty:
-        return np.full(mask.geometry.shape, -np.inf, np.float32)
-    if mask.voxels.all():
-        return np.full(mask.geometry.shape, np.inf, np.float32)
-    inside = ndimage.distance_transform_edt(mask.voxels, sampling=spacing)
-    outside = ndimage.distance_transform_edt(~mask.voxels, sampling=spacing)
-    half = float(spacing.min()) / 2
-    return np.asarray(np.where(mask.voxels, inside - half, half - outside), np.float32)
+def sample_distance(source: Mask, points_lps_mm: FloatArray) -> NDArray[np.float32]:
+    """float32 signed distance in mm to the region's edge at (..., 3) points of its frame, positive inside."""
+    distance, geometry = source.distance_nearby
+    index = np.moveaxis(geometry.index_of(points_lps_mm), -1, 0)
+    return np.asarray(ndimage.map_coordinates(distance, index, output=np.float32, order=1, mode="nearest"))
 
 
 def _check_frames(source: Geometry, onto: Geometry, source_from_onto: Transform) -> None:
@@ -187,22 +194,9 @@ def _check_frames(source: Geometry, onto: Geometry, source_from_onto: Transform)
         raise FrameMismatch("the transform does not lead from the target grid's frame to the source's")
 
 
-def _sampled(
-    values: NDArray[np.generic],
-    geometry: Geometry,
-    onto: Geometry,
-    source_from_onto: Callable[[FloatArray], FloatArray],
-    *,
-    order: int,
-    outside: float | None,
-) -> NDArray[np.float32]:
-    out = np.empty(onto.shape, np.float32)
-    step = max(1, 2_000_000 // max(1, onto.shape[1] * onto.shape[2]))
-    for k in range(0, onto.shape[0], step):  # slabs keep the float64 coordinates small
-        part = onto.crop((k, 0, 0), (min(k + step, onto.shape[0]), *onto.shape[1:]))
-        index = np.moveaxis(geometry.index_of(source_from_onto(part.grid_lps())), -1, 0)
-        mode = "nearest" if outside is None else "constant"
-        out[k : k + step] = ndimage.map_coordinates(
-            values, index, output=np.float32, order=order, mode=mode, cval=0.0 if outside is None else outside
-        )
-    return out
+def _slabs(onto: Geometry) -> Iterator[tuple[slice, Geometry]]:
+    """Slabs of whole slices, small enough that their float64 coordinates stay small."""
+    step = max(1, 1_000_000 // max(1, onto.shape[1] * onto.shape[2]))
+    for k in range(0, onto.shape[0], step):
+        stop = min(k + step, onto.shape[0])
+        yield slice(k, stop), onto.crop((k, 0, 0), (stop, *onto.shape[1:]))

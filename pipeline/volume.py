@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pipeline.geometry import Geometry, GeometryMismatch, frozen
 
@@ -77,6 +79,15 @@ class Mask:
             raise ValueError("the mask is empty")
         return self.geometry.lps_of(index)
 
+    @cached_property
+    def distance_nearby(self) -> tuple[NDArray[np.float32], Geometry]:
+        """Signed distance (mm, positive inside) on the grid within 40 mm of the region, and that grid; kept once made.
+
+        Raises ValueError for an empty mask.
+        """
+        part = self.crop(self.geometry.box_around(self.points_lps_mm(), pad_mm=40.0))
+        return frozen(signed_distance_mm(part)), part.geometry
+
     def crop(self, box: tuple[slice, slice, slice]) -> Mask:
         """The part inside an index box; voxels are a view."""
         return Mask(self.voxels[box], _crop(self.geometry, box))
@@ -97,3 +108,16 @@ def _crop(geometry: Geometry, box: tuple[slice, slice, slice]) -> Geometry:
     start = [s.indices(n)[0] for s, n in zip(box, geometry.shape, strict=True)]
     stop = [s.indices(n)[1] for s, n in zip(box, geometry.shape, strict=True)]
     return geometry.crop(start, stop)
+
+
+def signed_distance_mm(mask: Mask) -> NDArray[np.float32]:
+    """float32 ``[k, j, i]`` distance to the region's edge, positive inside, zero half-way between voxel centers."""
+    spacing = mask.geometry.spacing_mm
+    if mask.is_empty:
+        return np.full(mask.geometry.shape, -np.inf, np.float32)
+    if mask.voxels.all():
+        return np.full(mask.geometry.shape, np.inf, np.float32)
+    inside = ndimage.distance_transform_edt(mask.voxels, sampling=spacing)
+    outside = ndimage.distance_transform_edt(~mask.voxels, sampling=spacing)
+    half = float(spacing.min()) / 2
+    return np.asarray(np.where(mask.voxels, inside - half, half - outside), np.float32)

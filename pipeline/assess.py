@@ -1,0 +1,247 @@
+"""The method, on one page: start, deform, find the zone, deform again around it, measure, judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from pipeline.assessment import Assessment, LesionAssessment, Reason, Registration, RegistrationQuality
+from pipeline.case import Case
+from pipeline.geometry import Geometry
+from pipeline.judge import most_urgent, needs_review
+from pipeline.lesion import LesionView, assess_lesion, not_assessable, segment, view_lesion
+from pipeline.organ import FoundOrgan, find_organ
+from pipeline.register import COARSE_LEVELS, FINE_LEVELS, Where, deform, deform_in_halves, mean_of
+from pipeline.rigid import rigid_start
+from pipeline.sampling import Box, box_of, extent_of
+from pipeline.segment import Zone
+from pipeline.transform import Transform, identity, resample_distance
+from pipeline.trust import agreement_around, judge_registration
+from pipeline.volume import Mask
+
+REGION_MM = 60.0  # how far around the lesions the registration looks
+NEAR_MM = 30.0  # how far it looks closely
+ORGAN_RIM_MM = 10.0
+TUMOR_CUT_MM = 2.0
+ZONE_CUT_MM = 3.0
+PRIOR_CUT_MM = 5.0
+
+_REFUSED = RegistrationQuality(False, None, None)
+
+
+def assess(
+    case: Case, *, clock: Callable[[], float] = lambda: 0.0, progress: Callable[[str], None] = lambda stage: None
+) -> Assessment:
+    """The answer for one follow-up. Never raises for a study that cannot be assessed: that is an outcome.
+
+    clock: seconds, for `timing_s`; progress: told the name of each stage as it starts.
+    """
+    watch = _Watch(clock, progress)
+    if case.followup.phase == "unenhanced":
+        text = "The follow-up was scanned without contrast; what enhances cannot be told from what does not."
+        return _refused(case, Reason("unenhanced_followup", text), watch)
+    if case.followup.volume.quantity != case.plan.baseline.quantity:
+        text = "Plan and follow-up are of different modalities (CT and MR), which this version does not register."
+        return _refused(case, Reason("different_modality", text), watch)
+    watch.stage("organ")
+    organ = _organ(case)
+    watch.stage("register")
+    start, _ = rigid_start(
+        case.followup.volume, case.plan.baseline, region=_planned_box(case), device=torch.device("cpu")
+    )
+    if not _lesions_in_view(case, start):
+        text = "The lesion lies outside what the follow-up shows, or the study belongs to another patient or region."
+        return _refused(case, Reason("lesion_outside_followup", text), watch)
+    where = _where(case, start, organ)
+    coarse = deform(case.followup.volume, case.plan.baseline, start, where=where, levels=COARSE_LEVELS)
+    watch.stage("segment")
+    found = [segment(case, view) for view in _views(case, coarse, organ)]
+    watch.stage("register_near_lesion")
+    closer = replace(where, cut_followup=_zone_cut(case, coarse, found))
+    halves = deform_in_halves(case.followup.volume, case.plan.baseline, coarse, where=closer, levels=FINE_LEVELS)
+    joined = mean_of(*halves)
+    quality = _quality(case, halves, joined, closer)
+    watch.stage("measure")
+    lesions = tuple(_assess_lesions(case, joined, organ, quality))
+    outcome = most_urgent(tuple(x.outcome for x in lesions))
+    return Assessment(
+        outcome=outcome,
+        needs_review=needs_review(outcome, tuple(x.margin for x in lesions)),
+        reasons=_study_reasons(case, lesions, organ),
+        days_since_procedure=case.days_since_procedure,
+        registration=Registration(joined, quality),
+        lesions=lesions,
+        timing_s=watch.done(),
+    )
+
+
+class _Watch:
+    """Times the stages of one run."""
+
+    def __init__(self, clock: Callable[[], float], progress: Callable[[str], None]) -> None:
+        self._clock, self._progress = clock, progress
+        self._name, self._since = "", clock()
+        self._spent: dict[str, float] = {}
+
+    def stage(self, name: str) -> None:
+        self.done()
+        self._name = name
+        self._progress(name)
+
+    def done(self) -> dict[str, float]:
+        now = self._clock()
+        if self._name:
+            self._spent[self._name] = self._spent.get(self._name, 0.0) + now - self._since
+        self._name, self._since = "", now
+        return dict(self._spent)
+
+
+def _refused(case: Case, reason: Reason, watch: _Watch) -> Assessment:
+    lesions = tuple(not_assessable(lesion, (reason,)) for lesion in case.plan.lesions)
+    quality = replace(_REFUSED, reasons=(reason,))
+    return Assessment(
+        "not_assessable", True, (reason,), case.days_since_procedure, Registration(None, quality), lesions, watch.done()
+    )
+
+
+def _organ(case: Case) -> FoundOrgan:
+    if case.plan.organ_mask is not None and not case.plan.organ_mask.is_empty:
+        return FoundOrgan(case.plan.organ_mask, "given by the plan")
+    return find_organ(case.plan.baseline, case.plan.lesions[0].tumor, organ=case.plan.organ)
+
+
+def _planned_box(case: Case) -> Box:
+    """The box around all tumors and planned zones, in the baseline's frame."""
+    regions = [r for lesion in case.plan.lesions for r in (lesion.tumor, lesion.simulated_zone) if r is not None]
+    return box_of(np.concatenate([r.points_lps_mm() for r in regions]))
+
+
+def _lesions_in_view(case: Case, start: Transform) -> bool:
+    """Whether at least nine tenths of every tumor lie inside the follow-up (rigidly, with 5 mm of slack)."""
+    grid = case.followup.volume.geometry
+    box = extent_of(grid).grown(5.0)
+    for lesion in case.plan.lesions:
+        points = start.inverse_points(lesion.tumor.points_lps_mm())
+        if float(((points >= box.low) & (points <= box.high)).all(-1).mean()) < 0.9:
+            return False
+    return True
+
+
+def _where(case: Case, start: Transform, organ: FoundOrgan) -> Where:
+    """The cost's region before the zone is known: what was planned, with slack, counts as zone."""
+    whole = extent_of(case.followup.volume.geometry)
+    boxes = []
+    for lesion in case.plan.lesions:
+        planned = lesion.simulated_zone or lesion.tumor
+        boxes.append(box_of(start.inverse_points(planned.points_lps_mm())))
+    region = Box(np.min([b.low for b in boxes], 0), np.max([b.high for b in boxes], 0)).grown(REGION_MM).meet(whole)
+    near = tuple(b.grown(NEAR_MM).meet(whole) for b in boxes)
+    baseline_box = Box(start(_corners(region)).min(0), start(_corners(region)).max(0)).grown(20.0)
+    base = _grid_mm(baseline_box, case.plan.baseline.geometry.frame_uid, 2.0)
+    tumors = [lesion.tumor for lesion in case.plan.lesions]
+    rim = _grown([organ.mask], base, ORGAN_RIM_MM, identity(base.frame_uid)) if organ.mask is not None else None
+    zones = [lesion.simulated_zone or lesion.tumor for lesion in case.plan.lesions]
+    slack = PRIOR_CUT_MM + max(0.0 if x.simulated_zone else x.required_margin_mm for x in case.plan.lesions)
+    followup_grid = _grid_mm(region.grown(15.0), case.followup.volume.geometry.frame_uid, 2.0)
+    return Where(
+        box=region,
+        near=near,
+        organ=rim,
+        cut_baseline=_grown(tumors, base, TUMOR_CUT_MM, identity(base.frame_uid)),
+        cut_followup=_grown(zones, followup_grid, slack, start),
+    )
+
+
+def _zone_cut(case: Case, transform: Transform, found: list[Zone | Reason]) -> Mask:
+    """Segmented zones (planned ones where none was found) with their rim, on the follow-up."""
+    whole = case.followup.volume.geometry
+    grids = [z.mask.geometry for z in found if isinstance(z, Zone)]
+    planned = [
+        lesion.simulated_zone or lesion.tumor
+        for lesion, z in zip(case.plan.lesions, found, strict=True)
+        if not isinstance(z, Zone)
+    ]
+    boxes = [extent_of(g) for g in grids]
+    boxes += [box_of(transform.inverse_points(p.points_lps_mm())).grown(20.0) for p in planned]
+    low, high = np.min([b.low for b in boxes], 0), np.max([b.high for b in boxes], 0)
+    grid = _grid_mm(Box(low, high), whole.frame_uid, 1.5)
+    same = identity(whole.frame_uid)
+    out = Mask(np.zeros(grid.shape, bool), grid)
+    zones = [z.mask for z in found if isinstance(z, Zone)]
+    if zones:
+        out = out | _grown(zones, grid, ZONE_CUT_MM, same)
+    if planned:
+        out = out | _grown(planned, grid, PRIOR_CUT_MM, transform)
+    return out | _grown([x.tumor for x in case.plan.lesions], grid, TUMOR_CUT_MM, transform)
+
+
+def _views(case: Case, transform: Transform, organ: FoundOrgan) -> list[LesionView]:
+    return [view_lesion(case, lesion, transform, organ) for lesion in case.plan.lesions]
+
+
+def _quality(case: Case, halves: tuple[Transform, Transform], joined: Transform, where: Where) -> RegistrationQuality:
+    surface = np.concatenate([_shell(x.tumor) for x in case.plan.lesions])
+    assert where.cut_followup is not None
+    agreement = agreement_around(
+        case.followup.volume, case.plan.baseline, joined, zone=where.cut_followup, tumor=where.cut_baseline
+    )
+    return judge_registration(halves, joined, tumor_points_lps_mm=joined.inverse_points(surface), agreement=agreement)
+
+
+def _assess_lesions(
+    case: Case, transform: Transform, organ: FoundOrgan, quality: RegistrationQuality
+) -> list[LesionAssessment]:
+    out = []
+    for view in _views(case, transform, organ):
+        if not quality.accepted:
+            out.append(not_assessable(view.lesion, quality.reasons))
+        else:
+            out.append(assess_lesion(case, view, segment(case, view), transform, quality))
+    return out
+
+
+def _study_reasons(case: Case, lesions: tuple[LesionAssessment, ...], organ: FoundOrgan) -> tuple[Reason, ...]:
+    """All lesions' reasons, most urgent lesion first, then what a reader should know about the way."""
+    seen: dict[tuple[str, str], Reason] = {}
+    urgent = most_urgent(tuple(x.outcome for x in lesions))
+    for lesion in sorted(lesions, key=lambda x: x.outcome != urgent):
+        for reason in lesion.reasons:
+            seen.setdefault((reason.code, reason.text), reason)
+    notes = []
+    if case.plan.organ_mask is None:
+        notes.append(Reason("organ_mask_not_in_plan", f"Organ mask: {organ.how}."))
+    if any(x.simulated_zone is None for x in case.plan.lesions):
+        text = "The plan has no simulated zone; the tumor grown by the required margin stands for it."
+        notes.append(Reason("no_simulated_zone", text))
+    return (*seen.values(), *notes)
+
+
+def _grown(masks: list[Mask], grid: Geometry, by_mm: float, mask_from_grid: Transform) -> Mask:
+    """The union of regions grown by `by_mm`, on a grid."""
+    out = np.zeros(grid.shape, bool)
+    for mask in masks:
+        out |= resample_distance(mask, grid, mask_from_grid) > -by_mm
+    return Mask(out, grid)
+
+
+def _grid_mm(box: Box, frame_uid: str, spacing_mm: float) -> Geometry:
+    """An isotropic LPS-aligned grid over a box."""
+    counts = np.maximum(2, np.ceil((box.high - box.low) / spacing_mm)).astype(int)[::-1]
+    matrix = np.zeros((4, 4))
+    for k, axis in enumerate((2, 1, 0)):
+        matrix[axis, k] = spacing_mm
+    matrix[:3, 3] = box.low
+    matrix[3, 3] = 1
+    return Geometry((int(counts[0]), int(counts[1]), int(counts[2])), matrix, frame_uid)
+
+
+def _corners(box: Box) -> np.ndarray:
+    return np.stack(np.meshgrid(*np.stack([box.low, box.high], 1), indexing="ij"), -1).reshape(-1, 3)
+
+
+def _shell(mask: Mask) -> np.ndarray:
+    points = mask.points_lps_mm()
+    return points[:: max(1, len(points) // 400)]

@@ -1,0 +1,90 @@
+"""From measurements to the outcome: the contract's table, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.assessment import URGENCY, Finding, Margin, Reason
+from pipeline.case import Outcome
+
+_CLEAN: tuple[Outcome, ...] = ("complete", "narrow_margin")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One lesion's outcome and why."""
+
+    outcome: Outcome
+    reasons: tuple[Reason, ...]
+
+
+def earlier_clean(outcomes: tuple[Outcome, ...]) -> Outcome | None:
+    """The latest clean outcome among earlier follow-ups (oldest first), or None."""
+    clean = [o for o in outcomes if o in _CLEAN]
+    return clean[-1] if clean else None
+
+
+def judge_lesion(
+    margin: Margin, findings: tuple[Finding, ...], *, required_margin_mm: float, earlier: tuple[Outcome, ...], days: int
+) -> Verdict:
+    """The outcome of a lesion whose margin could be measured. earlier: outcomes of earlier follow-ups, oldest first."""
+    clean = earlier_clean(earlier)
+    new = [f for f in findings if f.kind in ("new_enhancement", "zone_growth", "residual_tumor")]
+    if clean is not None:
+        changed = [f for f in findings if f.kind in ("new_enhancement", "zone_growth")]
+        if changed or "local_progression" in earlier:
+            return Verdict("local_progression", tuple(_told(f, days) for f in changed) or (_STILL,))
+        text = (
+            f"No new enhancement {days} days after the procedure; an earlier follow-up was {_word(clean)}, so the "
+            f"margin of {margin.minimal_margin_mm:.1f} mm is reported but not judged: zones shrink."
+        )
+        return Verdict(clean, (Reason("unchanged_since_clean_followup", text),))
+    if margin.minimal_margin_mm < 0:
+        text = (
+            f"Tumor reaches {-margin.minimal_margin_mm:.1f} mm beyond the ablation zone; "
+            f"{margin.uncovered_volume_ml:.2f} ml of it is not covered."
+        )
+        return Verdict("incomplete_coverage", (Reason("tumor_not_covered", text), *(_told(f, days) for f in new)))
+    if new:
+        return Verdict("incomplete_coverage", tuple(_told(f, days) for f in new))
+    if margin.minimal_margin_mm < required_margin_mm:
+        text = (
+            f"The tumor is covered, but the least margin of {margin.minimal_margin_mm:.1f} mm is below the "
+            f"{required_margin_mm:.1f} mm required."
+        )
+        return Verdict("narrow_margin", (Reason("margin_below_required", text),))
+    text = f"The least margin of {margin.minimal_margin_mm:.1f} mm reaches the {required_margin_mm:.1f} mm required."
+    return Verdict("complete", (Reason("margin_reached", text),))
+
+
+def most_urgent(outcomes: tuple[Outcome, ...]) -> Outcome:
+    """The study's outcome. Raises ValueError without any lesion."""
+    return min(outcomes, key=URGENCY.index)
+
+
+def needs_review(outcome: Outcome, margins: tuple[Margin | None, ...]) -> bool:
+    """True for all but `complete`, and for a `complete` whose margin may be below 0 mm (95 % interval)."""
+    if outcome != "complete":
+        return True
+    return any(m is None or m.minimal_margin_interval_mm[0] < 0 for m in margins)
+
+
+_STILL = Reason("progression_seen_before", "Local progression was found at an earlier follow-up of this lesion.")
+
+
+def _word(outcome: Outcome) -> str:
+    return outcome.replace("_", " ")
+
+
+def _told(finding: Finding, days: int) -> Reason:
+    what = {
+        "new_enhancement": "Enhancing tissue that was not there before",
+        "zone_growth": "Growth beyond the earlier ablation zone",
+        "residual_tumor": "Enhancing residual tumor",
+        "uncovered_tumor": "Uncovered tumor",
+    }[finding.kind]
+    text = (
+        f"{what} of {finding.volume_ml:.2f} ml, {finding.longest_diameter_mm:.0f} mm long, at the ablation zone "
+        f"{days} days after the procedure."
+    )
+    return Reason(finding.kind, text)

@@ -1,0 +1,143 @@
+"""The signed ablative margin on sub-voxel surfaces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import cKDTree
+from skimage.measure import marching_cubes
+
+from pipeline.geometry import FloatArray, Geometry
+from pipeline.volume import Mask, signed_distance_mm
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """A triangle mesh. vertices_lps_mm: (n, 3); faces: (m, 3) vertex numbers."""
+
+    vertices_lps_mm: FloatArray
+    faces: NDArray[np.int64]
+
+    def vertex_areas_mm2(self) -> FloatArray:
+        """(n,) a third of the area of the triangles around each vertex."""
+        a, b, c = (self.vertices_lps_mm[self.faces[:, n]] for n in range(3))
+        area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+        out = np.bincount(self.faces.ravel(), np.repeat(area / 3, 3), minlength=len(self.vertices_lps_mm))
+        return np.asarray(out, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class MarginMap:
+    """Signed distance (mm) from each tumor surface vertex to the zone surface, positive inside the zone."""
+
+    tumor: Surface
+    distance_mm: FloatArray
+
+    @property
+    def thinnest(self) -> int:
+        return int(np.argmin(self.distance_mm))
+
+    @property
+    def minimal_margin_mm(self) -> float:
+        return float(self.distance_mm[self.thinnest])
+
+    def surface_fraction_below(self, limit_mm: float) -> float:
+        """Share of the tumor's surface area with a margin under the limit."""
+        area = self.tumor.vertex_areas_mm2()
+        return float(area[self.distance_mm < limit_mm].sum() / area.sum())
+
+
+def surface_of_mask(mask: Mask) -> Surface:
+    """The region's edge at sub-voxel precision: marching cubes on its signed distance, smoothed by 0.7 to 1 voxel.
+
+    Less smoothing at thick slices: measured against analytic ellipsoids, one voxel is best at 1 mm slices and 0.7 at
+    2.5 mm and above. Raises ValueError for an empty mask.
+    """
+    box = mask.geometry.box_around(mask.points_lps_mm(), pad_mm=0.0)
+    part = _padded(mask.crop(box), 4)
+    thick = float(part.geometry.spacing_mm.max()) > 1.8
+    field = ndimage.gaussian_filter(signed_distance_mm(part), 0.7 if thick else 1.0, mode="nearest")
+    if field.max() <= 0:  # thinner than the smoothing: keep what there is
+        field = signed_distance_mm(part)
+    return surface_at_zero(field, part.geometry)
+
+
+def surface_at_zero(field: NDArray[np.float32], geometry: Geometry) -> Surface:
+    """Marching cubes at zero of a (k, j, i) field that is positive inside; closed at the border of the grid."""
+    closed = np.pad(field, 1, constant_values=min(float(field.min()), -1e-3))
+    vertices, faces, _, _ = marching_cubes(closed, 0.0)
+    return Surface(geometry.lps_of(vertices.astype(np.float64) - 1), faces.astype(np.int64))
+
+
+def measure_margin(tumor: Surface, zone: Surface, zone_level: NDArray[np.float32], grid: Geometry) -> MarginMap:
+    """The margin at every vertex of the tumor surface. Both surfaces in the follow-up's frame.
+
+    zone_level: (k, j, i) on `grid`, the field whose zero is the zone's surface; gives the sign.
+    """
+    index = np.moveaxis(grid.index_of(tumor.vertices_lps_mm), -1, 0)
+    outside = float(min(zone_level.min(), -1e-3))
+    inside = ndimage.map_coordinates(zone_level, index, order=1, mode="constant", cval=outside) > 0
+    distance = distance_to_surface_mm(tumor.vertices_lps_mm, zone)
+    return MarginMap(tumor, np.where(inside, distance, -distance))
+
+
+def distance_to_surface_mm(points: FloatArray, surface: Surface) -> FloatArray:
+    """(n,) exact distance from (n, 3) points to the nearest triangle.
+
+    Triangles are looked up by their centers; all whose circle could hold a nearer point than the nearest vertex are
+    compared, so the answer does not depend on how long the triangles are.
+    """
+    corners = surface.vertices_lps_mm[surface.faces]
+    centers = corners.mean(1)
+    reach = float(np.linalg.norm(corners - centers[:, None], axis=2).max())
+    nearest_vertex = cKDTree(surface.vertices_lps_mm).query(points)[0]
+    tree = cKDTree(centers)
+    count = min(24, len(centers))
+    center_distance, near = tree.query(points, k=count)
+    near, center_distance = near.reshape(len(points), -1), center_distance.reshape(len(points), -1)
+    best = np.full(len(points), np.inf)
+    for n in range(count):
+        todo = center_distance[:, n] - reach < np.minimum(best, nearest_vertex)
+        if todo.any():
+            best[todo] = np.minimum(best[todo], _to_triangles(points[todo], corners[near[todo, n]]))
+    open_ends = np.flatnonzero((center_distance[:, -1] - reach < best) & (count < len(centers)))
+    # Exact completion where it matters: the points with the smallest distances.
+    for p in open_ends[np.argsort(best[open_ends])][:200]:
+        candidates = tree.query_ball_point(points[p], best[p] + reach)
+        best[p] = min(best[p], float(_to_triangles(points[p : p + 1], corners[candidates]).min()))
+    return best
+
+
+def _to_triangles(points: FloatArray, corners: FloatArray) -> FloatArray:
+    """(n,) distances from points (n or 1, 3) to triangles (n, 3, 3) (Ericson, Real-Time Collision Detection, 5.1.5)."""
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    best = np.minimum(_to_segments(points, a, b), np.minimum(_to_segments(points, b, c), _to_segments(points, c, a)))
+    normal = np.cross(b - a, c - a)
+    size = np.einsum("ij,ij->i", normal, normal)
+    ok = size > 1e-18
+    safe = np.where(ok, size, 1.0)
+    offset = points - a
+    height = np.einsum("ij,ij->i", offset, normal)
+    foot = offset - normal * (height / safe)[:, None]
+    v = np.einsum("ij,ij->i", np.cross(foot, c - a), normal) / safe
+    w = np.einsum("ij,ij->i", np.cross(b - a, foot), normal) / safe
+    over = ok & (v >= 0) & (w >= 0) & (v + w <= 1)
+    return np.asarray(np.where(over, np.abs(height) / np.sqrt(safe), best))
+
+
+def _to_segments(points: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+    along = b - a
+    length = np.maximum(np.einsum("ij,ij->i", along, along), 1e-18)
+    t = np.clip(np.einsum("ij,ij->i", points - a, along) / length, 0, 1)
+    return np.asarray(np.linalg.norm(points - a - along * t[:, None], axis=1))
+
+
+def _padded(mask: Mask, by: int) -> Mask:
+    matrix = mask.geometry.lps_from_index.copy()
+    matrix[:3, 3] = mask.geometry.lps_of(np.full(3, -by))
+    shape = mask.geometry.shape
+    geometry = Geometry((shape[0] + 2 * by, shape[1] + 2 * by, shape[2] + 2 * by), matrix, mask.geometry.frame_uid)
+    return Mask(np.pad(mask.voxels, by), geometry)

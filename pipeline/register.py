@@ -1,0 +1,272 @@
+"""Registration of a follow-up to the baseline: a free-form deformation driven by mutual information, in torch.
+
+The follow-up is the fixed image. The displacement is a cubic B-spline in the follow-up's frame, applied before the
+rigid start; tumor and ablation zone are cut out of the cost in both images, since what was destroyed has no partner.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.geometry import FloatArray, Geometry
+from pipeline.rigid import window_of
+from pipeline.sampling import (
+    Box,
+    Field,
+    Lattice,
+    extent_of,
+    field_of,
+    lattice_in,
+    refined,
+    smoothed,
+    spline_basis,
+    spline_grid,
+)
+from pipeline.similarity import negative_mutual_information, to_bins
+from pipeline.transform import SplineField, Transform
+from pipeline.volume import Mask, Volume
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution. image and control spacing, sample spacings in mm (whole region, near the lesion)."""
+
+    image_mm: float
+    control_mm: float
+    sample_mm: float
+    near_sample_mm: float
+    steps: int
+    rate_mm: float
+    bending: float
+
+
+BLOCK_MM = 8.0
+
+#: Coarse to fine; each control spacing is half the one before, so that the spline is carried over exactly.
+COARSE_LEVELS = (
+    Level(4.0, 40.0, 6.0, 5.0, 60, 1.0, 0.1),
+    Level(2.5, 20.0, 5.0, 3.5, 60, 0.6, 1.0),
+)
+FINE_LEVELS = (Level(1.5, 10.0, 5.0, 2.5, 80, 0.3, 3.0),)
+
+
+@dataclass(frozen=True, eq=False)
+class Where:
+    """Where the cost looks. All regions in their own image's frame, any grid.
+
+    organ: baseline region (organ plus rim) whose surroundings matter; None: everything in `box`.
+    cut_baseline, cut_followup: what has no partner (tumor; ablation zone). near: follow-up boxes sampled densely.
+    half: 0 or 1 keeps every other block of `BLOCK_MM` only, so that two halves see independent noise; None keeps all.
+    """
+
+    box: Box
+    near: tuple[Box, ...]
+    organ: Mask | None
+    cut_baseline: Mask
+    cut_followup: Mask | None
+    half: int | None = None
+
+
+def deform_in_halves(
+    followup: Volume, baseline: Volume, start: Transform, *, where: Where, levels: tuple[Level, ...]
+) -> tuple[Transform, Transform]:
+    """Two registrations from disjoint halves of the samples, side by side; their mean is better than either."""
+
+    def one(half: int) -> Transform:
+        return deform(followup, baseline, start, where=replace(where, half=half), levels=levels, seed=half)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(one, (0, 1))
+    return first, second
+
+
+def mean_of(first: Transform, second: Transform) -> Transform:
+    """The transform half-way between two that share matrix and control points."""
+    assert first.field is not None
+    assert second.field is not None
+    middle = (first.field.coefficients_mm + second.field.coefficients_mm) / 2
+    return replace(first, field=SplineField(middle, first.field.grid))
+
+
+def deform(
+    followup: Volume,
+    baseline: Volume,
+    start: Transform,
+    *,
+    where: Where,
+    levels: tuple[Level, ...],
+    seed: int = 0,
+) -> Transform:
+    """`start` refined by the levels given; a spline that `start` already has is continued at its spacing.
+
+    Returns the map from follow-up to baseline points (LPS mm). Deterministic for a seed on one device.
+    """
+    device = torch.device("cpu")
+    grid, coefficients = _first_grid(start, where, levels[0])
+    generator = torch.Generator().manual_seed(seed)
+    for level in levels:
+        while grid.spacing_mm[0] > 1.01 * level.control_mm:
+            coefficients, grid = refined(coefficients, grid)
+        cost = _Cost.of(followup, baseline, start.matrix, where, level, grid, device)
+        coefficients = cost.minimise(coefficients, generator)
+    field = SplineField(coefficients.double().cpu().numpy(), grid)
+    return replace(start, field=field)
+
+
+def _first_grid(start: Transform, where: Where, level: Level) -> tuple[Geometry, torch.Tensor]:
+    if start.field is not None:
+        return start.field.grid, torch.from_numpy(start.field.coefficients_mm.copy()).float()
+    grid = spline_grid(where.box.grown(10.0), level.control_mm, start.from_frame_uid)
+    return grid, torch.zeros(3, *grid.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cost:
+    fixed: Field
+    moving: Field
+    fixed_weight: Field
+    moving_weight: Field
+    matrix: torch.Tensor
+    lattices: tuple[Lattice, ...]
+    grid: Geometry
+    level: Level
+    ranges: tuple[tuple[float, float], tuple[float, float]]
+    half: int | None
+
+    @staticmethod
+    def of(
+        followup: Volume,
+        baseline: Volume,
+        matrix: FloatArray,
+        where: Where,
+        level: Level,
+        grid: Geometry,
+        device: torch.device,
+    ) -> _Cost:
+        start = Transform(baseline.geometry.frame_uid, followup.geometry.frame_uid, matrix)
+        fixed_box = where.box.grown(15.0)
+        fixed_part = followup.crop(_index_box(followup.geometry, fixed_box))
+        corners = _corners(fixed_box.grown(25.0))
+        moving_part = baseline.crop(_index_box(baseline.geometry, Box(start(corners).min(0), start(corners).max(0))))
+        fw, mw = window_of(followup), window_of(baseline)
+        fixed_values, fixed_grid = smoothed(fixed_part, spacing_mm=level.image_mm, low=fw.low, high=fw.high)
+        moving_values, moving_grid = smoothed(moving_part, spacing_mm=level.image_mm, low=mw.low, high=mw.high)
+        lattices = [lattice_in(where.box, level.sample_mm), *(lattice_in(b, level.near_sample_mm) for b in where.near)]
+        moving_weight = _weight(where.organ, where.cut_baseline, moving_grid)
+        fixed_weight = _weight(None, where.cut_followup, fixed_grid)
+        return _Cost(
+            field_of(fixed_values, fixed_grid, device),
+            field_of(moving_values, moving_grid, device),
+            field_of(fixed_weight, fixed_grid, device),
+            field_of(moving_weight, moving_grid, device),
+            torch.tensor(matrix, dtype=torch.float32).to(device),
+            tuple(lattices),
+            grid,
+            level,
+            (_range(fixed_values), _range(moving_values[moving_weight > 0.5])),
+            where.half,
+        )
+
+    def minimise(self, coefficients: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Control displacements (3, k, j, i) in mm after Adam with a cosine-decaying rate."""
+        variable = coefficients.clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([variable], lr=self.level.rate_mm, betas=(0.9, 0.98))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, self.level.steps, eta_min=self.level.rate_mm * 0.05
+        )
+        for _ in range(self.level.steps):
+            optimizer.zero_grad()
+            loss = self.similarity(variable, generator) + self.level.bending * bending_energy(
+                variable, float(self.grid.spacing_mm[0])
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+        return variable.detach()
+
+    def similarity(self, coefficients: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Minus the mutual information over freshly jittered samples."""
+        points, mapped = [], []
+        for lattice in self.lattices:
+            jitter = torch.rand(3, generator=generator).to(coefficients.device)
+            p, u = self._displaced(coefficients, lattice.axes(jitter))
+            points.append(p)
+            mapped.append((p + u) @ self.matrix[:3, :3].T + self.matrix[:3, 3])
+        p, y = torch.cat(points), torch.cat(mapped)
+        with torch.no_grad():
+            weight = self.fixed_weight.at(p) * self.moving_weight.at(y)
+            keep = weight > 0.05
+            if self.half is not None:
+                keep &= (torch.floor(p / BLOCK_MM).long().sum(1) % 2) == self.half
+        p, y, weight = p[keep], y[keep], weight[keep]
+        fixed, moving = self.fixed.at(p), self.moving.at(y)
+        return negative_mutual_information(to_bins(fixed, *self.ranges[0]), to_bins(moving, *self.ranges[1]), weight)
+
+    def _displaced(self, coefficients: torch.Tensor, axes: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        spacing = float(self.grid.spacing_mm[0])
+        origin = self.grid.lps_from_index[:3, 3]
+        bx, by, bz = (
+            spline_basis(axes[a], float(origin[a]), spacing, self.grid.shape[2 - a]).to(coefficients.dtype)
+            for a in range(3)
+        )
+        u = torch.einsum("zk,ckji->czji", bz, coefficients)
+        u = torch.einsum("yj,czji->czyi", by, u)
+        u = torch.einsum("xi,czyi->czyx", bx, u)
+        z, y, x = torch.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
+        return torch.stack([x, y, z], -1).reshape(-1, 3), u.reshape(3, -1).T
+
+
+def bending_energy(coefficients: torch.Tensor, spacing_mm: float) -> torch.Tensor:
+    """Mean over the control points of the summed squared second derivatives, times 100 mm^2 (so: about 1 when the
+    displacement turns by 1 mm over 10 mm)."""
+    c = coefficients / spacing_mm**2
+    total = torch.zeros((), dtype=c.dtype, device=c.device)
+    for a in (1, 2, 3):
+        total = total + torch.diff(c, n=2, dim=a).square().mean()
+        for b in range(a + 1, 4):
+            total = total + 2 * torch.diff(torch.diff(c, dim=a), dim=b).square().mean()
+    return 3 * 1e4 * total / 100
+
+
+def _weight(organ: Mask | None, cut: Mask | None, onto: Geometry) -> NDArray[np.float32]:
+    """float32 weights on a grid: one inside the organ (everywhere without one), zero in the cut and outside."""
+    weight = np.ones(onto.shape, np.float32) if organ is None else _carried(organ, onto)
+    if cut is not None:
+        weight *= 1 - _carried(cut, onto)
+    for axis in range(3):  # nothing is known beyond the border voxels
+        edge = [slice(None)] * 3
+        for side in (0, -1):
+            edge[axis] = slice(side, None) if side else slice(0, 1)
+            weight[tuple(edge)] = 0
+    return weight
+
+
+def _carried(mask: Mask, onto: Geometry) -> NDArray[np.float32]:
+    index = mask.geometry.index_from_lps @ onto.lps_from_index
+    out = ndimage.affine_transform(
+        mask.voxels.astype(np.float32), index[:3, :3], offset=index[:3, 3], output_shape=onto.shape, order=1, cval=0.0
+    )
+    return np.asarray(out, np.float32)
+
+
+def _range(values: NDArray[np.float32]) -> tuple[float, float]:
+    """What the histogram spans: the middle 99 % of the values."""
+    if values.size < 10:
+        return 0.0, 1.0
+    low, high = np.percentile(values, [0.5, 99.5])
+    return float(low), float(max(high, low + 1.0))
+
+
+def _corners(box: Box) -> FloatArray:
+    return np.stack(np.meshgrid(*np.stack([box.low, box.high], 1), indexing="ij"), -1).reshape(-1, 3)
+
+
+def _index_box(geometry: Geometry, box: Box) -> tuple[slice, slice, slice]:
+    inner = box.meet(extent_of(geometry))
+    return geometry.box_around(_corners(inner), pad_mm=2.0)

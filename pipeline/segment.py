@@ -1,0 +1,243 @@
+"""The ablation zone: tissue that does not enhance, found by total-variation minimisation around the planned zone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.assessment import Reason
+from pipeline.geometry import Geometry
+from pipeline.volume import Mask, Volume, signed_distance_mm
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """smoothness: weight of the surface against one unit of log-likelihood per voxel. reach_mm: how far beyond the
+    prior the zone may extend. least_contrast_to_noise: per voxel after 1.2 mm smoothing; below it nothing is claimed.
+    """
+
+    smoothness: float = 2.5
+    iterations: int = 90
+    reach_mm: float = 18.0
+    least_contrast_to_noise: float = 3.0
+    least_volume_ml: float = 0.3
+    prior_tolerance_mm: float = 8.0
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """Robust models, in the image's unit. tumor: expected for viable tumor; equals `organ` where it has no own."""
+
+    zone: float
+    organ: float
+    tumor: float
+    noise: float
+    contrast_to_noise: float
+
+
+@dataclass(frozen=True, eq=False)
+class Zone:
+    """The segmented zone. level: float32 mm on the mask's grid, positive inside, zero on the sub-voxel edge."""
+
+    mask: Mask
+    level: Array
+    intensities: Intensities
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What is expected where, float32 mm on the image's grid, positive inside: planned zone, tumor, organ (or None)."""
+
+    prior_mm: Array
+    tumor_mm: Array
+    organ_mm: Array | None
+    tumor_to_organ: float
+    """Tumor intensity over organ intensity in the baseline scan."""
+
+
+def prior_scale(days_since_procedure: int) -> float:
+    """Expected zone diameter over the planned one.
+
+    Zones shrink: cryoablation to about 0.78 of the ice ball's diameter at one month (Young, Abdom Radiol 2024), to
+    0.7 by a year. The planned zone is a lethal isotherm inside the ice, hence the milder start.
+    """
+    return float(np.interp(days_since_procedure, [0, 30, 180, 365], [1.0, 0.92, 0.8, 0.7]))
+
+
+def segment_zone(
+    image: Volume, around: Surroundings, *, zone_is_darker: bool = True, settings: SegmentSettings | None = None
+) -> Zone | Reason:
+    """The zone on the image's grid, or the reason why none can be claimed.
+
+    image: the follow-up cropped around the lesion; all distances lie on its grid. zone_is_darker: False where the
+    zone is denser than the organ (lung).
+    """
+    s = settings or SegmentSettings()
+    sign = 1.0 if zone_is_darker else -1.0
+    values = sign * image.voxels.astype(np.float32)
+    spacing = image.geometry.spacing_mm
+    smooth = ndimage.gaussian_filter(values, 1.2 / spacing, truncate=3)
+    allowed = _allowed(image, around, s)
+    model = _intensities(values, smooth, around, allowed, sign)
+    if isinstance(model, Reason):
+        return model
+    if model.contrast_to_noise < s.least_contrast_to_noise:
+        return Reason(
+            "contrast_to_noise_too_low",
+            f"the zone differs from the organ by only {model.contrast_to_noise:.1f} times the noise, "
+            f"less than the {s.least_contrast_to_noise:.1f} needed to draw its edge",
+        )
+    tissue = np.where(around.tumor_mm > 0, min(model.tumor, model.organ), model.organ).astype(np.float32)
+    cost = _cost(values, tissue, model, around, s)
+    cost[~allowed] = 8.0
+    inside = _minimise(cost, spacing, s) > 0.5
+    inside = _component(inside & allowed, around, spacing)
+    inside = _holes_filled(inside, smooth, tissue, model, image.geometry)
+    if inside.sum() * image.geometry.voxel_volume_mm3 < 1000.0 * s.least_volume_ml:
+        return Reason("zone_not_found", "no non-enhancing ablation zone was found where the plan expects one")
+    level = _level(inside, image.geometry, model)
+    return Zone(Mask(level > 0, image.geometry), level, _signed(model, sign))
+
+
+def _allowed(image: Volume, around: Surroundings, s: SegmentSettings) -> NDArray[np.bool_]:
+    """Where the zone may lie: near the prior, in the organ (4 mm of slack) and, on CT, not in air."""
+    allowed = around.prior_mm > -s.reach_mm
+    if around.organ_mm is not None:
+        allowed &= (around.organ_mm > -4.0) | (around.prior_mm > 0)
+    if image.quantity == "ct_hu":
+        fat = ndimage.gaussian_filter(image.voxels.astype(np.float32), 1.0 / image.geometry.spacing_mm, truncate=3)
+        allowed &= fat > -25.0
+    return np.asarray(allowed)
+
+
+def _intensities(
+    values: Array, smooth: Array, around: Surroundings, allowed: NDArray[np.bool_], sign: float
+) -> Intensities | Reason:
+    shell = (around.prior_mm < -6.0) & (around.prior_mm > -28.0)
+    if around.organ_mm is not None and (shell & (around.organ_mm > 0)).sum() > 200:
+        shell &= around.organ_mm > 0
+    if shell.sum() < 200:
+        return Reason("zone_not_found", "too little of the lesion's surroundings lies inside the follow-up scan")
+    organ, organ_spread = _robust(smooth[shell])
+    search = allowed & (around.prior_mm > -4.0)
+    if not search.any():
+        return Reason("zone_not_found", "the planned zone lies outside the organ on the follow-up scan")
+    dark = search & (smooth < organ - 2.5 * organ_spread)
+    if dark.sum() < 0.08 * search.sum():
+        return Reason("zone_not_found", "no tissue darker than the organ lies where the plan expects the ablation zone")
+    # The half darker than the middle between the darkest tenth and the organ: zone without its blurred edge.
+    floor = float(np.percentile(smooth[dark], 10))
+    core = dark & (smooth < (floor + organ) / 2)
+    zone, _ = _robust(smooth[core])
+    _, noise = _robust((values - smooth)[core])
+    noise = max(noise * 1.05, 1e-3)
+    _, smooth_noise = _robust((smooth - zone)[core & (smooth < zone + 0.5 * (organ - zone))])
+    contrast = (organ - zone) / max(smooth_noise, organ_spread * 0.5, 1e-3)
+    tumor = organ * around.tumor_to_organ if sign > 0 else organ
+    # A tumor that cannot be told from the zone, or that is brighter than the organ, has no class of its own.
+    if tumor < zone + max(0.25 * (organ - zone), noise) or tumor > organ:
+        tumor = organ
+    return Intensities(zone, organ, tumor, noise, contrast)
+
+
+def _cost(values: Array, tissue: Array, model: Intensities, around: Surroundings, s: SegmentSettings) -> Array:
+    """Negative log-likelihood of zone minus that of tissue per voxel, plus the prior's pull."""
+    middle = (tissue + model.zone) / 2
+    ratio = (tissue - model.zone) / model.noise**2
+    cost = np.clip((values - middle) * ratio, -4.0, 4.0)
+    weight = float(np.clip(3.0 / model.contrast_to_noise, 0.1, 1.5))
+    prior = np.clip(around.prior_mm / s.prior_tolerance_mm, -2.0, 1.0)
+    return np.asarray(cost - weight * prior, np.float32)
+
+
+def _minimise(cost: Array, spacing_mm: NDArray[np.float64], s: SegmentSettings) -> Array:
+    """Minimiser in [0, 1] of sum(cost u) + smoothness |grad u| by the primal-dual method of Chambolle and Pock.
+
+    J Math Imaging Vis 2011;40:120-145, doi:10.1007/s10851-010-0251-1.
+    """
+    c = torch.from_numpy(cost)
+    scale = [float(spacing_mm.min() / h) for h in spacing_mm]
+    u = (c < 0).float()
+    bar = u.clone()
+    dual = [torch.zeros_like(u) for _ in range(3)]
+    step = 1.0 / (2 * sum(x * x for x in scale)) ** 0.5 / 1.42
+    for _ in range(s.iterations):
+        for a in range(3):
+            n = bar.shape[a] - 1
+            dual[a].narrow(a, 0, n).add_(bar.narrow(a, 1, n) - bar.narrow(a, 0, n), alpha=step * scale[a])
+        norm = (dual[0] ** 2 + dual[1] ** 2 + dual[2] ** 2).sqrt_().div_(s.smoothness).clamp_(min=1.0)
+        old = u
+        u = u - step * c
+        for a in range(3):
+            dual[a] /= norm
+            n = u.shape[a] - 1
+            u.narrow(a, 0, n).add_(dual[a].narrow(a, 0, n), alpha=step * scale[a])
+            u.narrow(a, 1, n).sub_(dual[a].narrow(a, 0, n), alpha=step * scale[a])
+        u.clamp_(0, 1)
+        bar = 2 * u - old
+    return np.asarray(u.numpy())
+
+
+def _component(inside: NDArray[np.bool_], around: Surroundings, spacing_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The connected part that shares most with the prior, after thin bridges (2 mm) to others are cut."""
+    distance = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
+    labels, count = ndimage.label(distance > 2.0)
+    if not count:
+        labels, count = ndimage.label(inside)
+        if not count:
+            return inside
+    near = np.clip(around.prior_mm + 6.0, 0.0, 12.0)
+    gain = ndimage.sum_labels(near, labels, np.arange(1, count + 1))
+    core = labels == 1 + int(np.argmax(gain))
+    reach = ndimage.distance_transform_edt(~core, sampling=spacing_mm)
+    return np.asarray(inside & (reach < 2.6))
+
+
+def _holes_filled(
+    inside: NDArray[np.bool_], smooth: Array, tissue: Array, model: Intensities, geometry: Geometry
+) -> NDArray[np.bool_]:
+    """Holes are closed unless they enhance and are larger than 0.1 ml: those may be viable tumor."""
+    holes = ndimage.binary_fill_holes(inside) & ~inside
+    labels, count = ndimage.label(holes)
+    out = inside.copy()
+    for n in range(1, count + 1):
+        part = labels == n
+        enhancing = float(np.mean(smooth[part] - (tissue[part] + model.zone) / 2)) > 0
+        if not enhancing or part.sum() * geometry.voxel_volume_mm3 < 100.0:
+            out |= part
+    return out
+
+
+def _level(inside: NDArray[np.bool_], geometry: Geometry, model: Intensities) -> Array:
+    """Signed distance (mm) to the zone's edge, positive inside, smoothed as much as the noise asks for.
+
+    Noise roughens the edge, and the least margin would pick its deepest dent: at 14 HU of noise and 50 HU of contrast
+    2 mm of smoothing cut the mean error of the least margin from 0.6 to 0.2 mm on made zones, while at 130 HU one
+    millimetre suffices. The threshold is shifted so that the volume stays what it was.
+    """
+    contrast = abs(model.organ - model.zone) / model.noise
+    sigma_mm = float(np.clip(7.2 / contrast, 0.8, 2.2))
+    distance = signed_distance_mm(Mask(inside, geometry))
+    smooth = ndimage.gaussian_filter(distance, sigma_mm / geometry.spacing_mm, mode="nearest", truncate=3)
+    count = int(inside.sum())
+    shift = np.partition(smooth.ravel(), -count)[-count]
+    return np.asarray(smooth - shift + 1e-4, np.float32)
+
+
+def _robust(values: Array) -> tuple[float, float]:
+    """Median and 1.4826 MAD, re-estimated once without what lies beyond three spreads."""
+    middle = float(np.median(values))
+    spread = 1.4826 * float(np.median(np.abs(values - middle)))
+    near = values[np.abs(values - middle) <= 3 * spread] if spread > 0 else values
+    middle = float(np.median(near))
+    return middle, max(1.4826 * float(np.median(np.abs(near - middle))), 1e-3)
+
+
+def _signed(model: Intensities, sign: float) -> Intensities:
+    return Intensities(sign * model.zone, sign * model.organ, sign * model.tumor, model.noise, model.contrast_to_noise)
