@@ -13,6 +13,8 @@ from pipeline.phantom import FollowUpSpec, Grid, PhantomSpec
 from pipeline.phantom_shape import Blob, Motion, smooth_motion
 
 Size = Literal["small", "full"]
+#: A voxel of the small size averages over six to ten of the full one's.
+_NOISE_HU: dict[Size, float] = {"small": 6.5, "full": 13.0}
 
 
 def story(name: str, *, seed: int = 0, size: Size = "small") -> PhantomSpec:
@@ -29,6 +31,7 @@ def story(name: str, *, seed: int = 0, size: Size = "small") -> PhantomSpec:
         tumor=tumor,
         baseline_grid=_grid(size, 0),
         followups=_TELLERS[name](tumor, seed, size),
+        baseline_noise_hu=_NOISE_HU[size],
         simulated_zone=None if name == "no_simulation" else _zone(tumor, (20.0, 19.0, 20.5), (0, 0, 0), seed + 50),
     )
 
@@ -148,4 +151,5 @@ def _spec(seed: int, size: Size, expected: Outcome, zone: Blob, *, number: int =
         motion=_motion(_tumor(seed), seed, number),
         grid=_grid(size, 1 + number),
         contrast_scale=(0.94, 1.04)[number],
+        noise_hu=_NOISE_HU[size],
     )

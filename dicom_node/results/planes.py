@@ -19,8 +19,7 @@ from dicom_node.results.legend import Region
 from pipeline.assessment import LesionAssessment
 from pipeline.case import FollowUp, Organ
 from pipeline.geometry import FloatArray
-from pipeline.transform import signed_distance_mm
-from pipeline.volume import Mask, Volume
+from pipeline.volume import Mask, Volume, signed_distance_mm
 
 PlaneName = Literal["axial", "coronal", "sagittal"]
 

@@ -18,10 +18,9 @@ from pipeline.transform import (
     resample,
     resample_distance,
     resample_mask,
-    signed_distance_mm,
     transform_from_itk,
 )
-from pipeline.volume import Mask, Volume
+from pipeline.volume import Mask, Volume, signed_distance_mm
 
 
 def grid(shape: tuple[int, int, int], spacing: tuple[float, float, float], first: FloatArray, frame: str) -> Geometry:
