@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -172,15 +173,16 @@ class Orthanc:
             return False
 
     def find(self, study_instance_uid: str, keyword: str) -> list[str]:
-        """The value of an attribute in every instance of a study, by dcmtk's findscu (C-FIND, image level)."""
+        """A UID attribute of every instance of a study, by dcmtk's findscu; known UIDs come as their keyword."""
         command = [need("findscu", "dcmtk"), "-S", "-aec", "ORTHANC", "127.0.0.1", str(self.dicom_port)]
         keys = ["QueryRetrieveLevel=IMAGE", f"StudyInstanceUID={study_instance_uid}"]
         keys += ["SeriesInstanceUID", "SOPInstanceUID", keyword]
         for key in keys:
             command += ["-k", key]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        answers = [line for line in (done.stdout + done.stderr).splitlines() if f" {keyword}" in line and "[" in line]
-        return [line.split("[", 1)[1].split("]", 1)[0].rstrip("\0 ") for line in answers]
+        # "(0008,0016) UI =SegmentationStorage  #  26, 1 SOPClassUID" or "(0008,0018) UI [1.2.3]  #  6, 1 SOPInstanceUID"
+        found = re.findall(rf"\) UI (?:=(\w+)|\[([^]]*)\]).* {keyword}$", done.stdout + done.stderr, re.MULTILINE)
+        return [name or uid.rstrip("\0 ") for name, uid in found]
 
     def stop(self) -> None:
         if self.process is not None:
