@@ -180,7 +180,7 @@ class Orthanc:
         for key in keys:
             command += ["-k", key]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        # "(0008,0016) UI =SegmentationStorage  #  26, 1 SOPClassUID" or "(0008,0018) UI [1.2.3]  #  6, 1 SOPInstanceUID"
+        # "(0008,0016) UI =SegmentationStorage # 26, 1 SOPClassUID" or "(0008,0018) UI [1.2.3] # 6, 1 SOPInstanceUID"
         found = re.findall(rf"\) UI (?:=(\w+)|\[([^]]*)\]).* {keyword}$", done.stdout + done.stderr, re.MULTILINE)
         return [name or uid.rstrip("\0 ") for name, uid in found]
 
