@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.geometry import FloatArray, Geometry
-from pipeline.phantom_shape import Blob, smooth_max, smooth_min
+from pipeline.phantom_shape import Blob, Point, smooth_max, smooth_min
 
 Phase = Literal["unenhanced", "arterial", "portal_venous"]
 Plane = NDArray[Any]
@@ -36,7 +36,7 @@ LEVELS_HU: dict[str, tuple[float, float, float]] = {
     "bowel": (32, 55, 62),
     "gallbladder": (8, 8, 8),
     "tumor": (45, 66, 72),
-    "nodule": (55, 112, 140),
+    "nodule": (55, 118, 150),
 }
 _PHASES: tuple[Phase, ...] = ("unenhanced", "arterial", "portal_venous")
 _HALF_WIDTH_MM, _HALF_DEPTH_MM = 172.0, 122.0
@@ -78,6 +78,17 @@ class Body:
         wall = _body_depth_mm(points) - _fat_mm(points) - _WALL_MM
         vein = dict(self.organs)["vena cava"].depth_mm(points)
         return smooth_min(smooth_min(smooth_max(right, left, 25.0), wall, 8.0), -vein, 3.0)
+
+    def vessel_distance_mm(self, point_lps_mm: Point) -> float:
+        """The distance from a point to the nearest wall of a liver vessel, negative inside one."""
+        point = np.asarray(point_lps_mm) / self.scale
+        found = []
+        for tree in self.vessels:
+            axes = tree.ends_mm - tree.starts_mm
+            share = np.clip(((point - tree.starts_mm) * axes).sum(1) / (axes * axes).sum(1), 0, 1)
+            away = np.linalg.norm(tree.starts_mm + share[:, None] * axes - point, axis=1)
+            found.append((away - tree.radii_mm.max(1)).min())
+        return float(min(found))
 
 
 @dataclass(frozen=True)
@@ -305,11 +316,11 @@ def _texture(rng: np.random.Generator) -> FloatArray:
 
 
 def _texture_hu(points: Plane, texture: FloatArray) -> Plane:
-    """Slow unevenness of the parenchyma, standard deviation 3.5 HU; it moves with the liver."""
+    """Slow unevenness of the parenchyma, standard deviation 2.5 HU; it moves with the liver."""
     out = np.zeros(points.shape[:-1], np.float32)
     for x, y, z, phase in texture.astype(np.float32):
         out += np.sin(points[..., 0] * x + points[..., 1] * y + points[..., 2] * z + phase)
-    return np.asarray(out * np.float32(3.5 * (2 / max(1, len(texture))) ** 0.5))
+    return np.asarray(out * np.float32(2.5 * (2 / max(1, len(texture))) ** 0.5))
 
 
 def _bowel_centers(rng: np.random.Generator) -> FloatArray:

@@ -9,12 +9,14 @@ from typing import Literal
 import numpy as np
 
 from pipeline.case import Outcome, Point
+from pipeline.geometry import FloatArray
 from pipeline.phantom import FollowUpSpec, Grid, PhantomSpec
-from pipeline.phantom_shape import Blob, Motion, smooth_motion
+from pipeline.phantom_body import made_body
+from pipeline.phantom_shape import Blob, Motion, directions, smooth_motion
 
 Size = Literal["small", "full"]
-#: A voxel of the small size averages over six to ten of the full one's.
-_NOISE_HU: dict[Size, float] = {"small": 6.5, "full": 13.0}
+#: A voxel of the small size averages over four of the full one's.
+_NOISE_HU: dict[Size, float] = {"small": 7.0, "full": 13.0}
 
 
 def story(name: str, *, seed: int = 0, size: Size = "small") -> PhantomSpec:
@@ -57,7 +59,10 @@ def _heat_sink(tumor: Blob, seed: int, size: Size) -> tuple[FollowUpSpec, ...]:
 
 def _progression(tumor: Blob, seed: int, size: Size) -> tuple[FollowUpSpec, ...]:
     """Clean at five weeks; at six months the zone has shrunk and a nodule enhances at its edge."""
-    nodule = Blob(_moved(tumor, (14.5, 3.0, 6.0)), (7.5, 7.0, 7.5), bump_mm=0.4, bump_seed=seed + 9)
+    # Where no vessel runs, so that what is bright there is new.
+    body = made_body(seed)
+    places = [_moved(tumor, _point(16.0 * d)) for d in directions(40)]
+    nodule = Blob(max(places, key=body.vessel_distance_mm), (7.5, 7.0, 7.5), bump_mm=0.4, bump_seed=seed + 9)
     later = _zone(tumor, (15.0, 14.5, 15.5), (0.5, -0.5, 0.5), seed)
     return (
         *_complete(tumor, seed, size),
@@ -113,17 +118,20 @@ def _zone(tumor: Blob, radii_mm: Point, shift_mm: Point, bump_seed: int) -> Blob
 
 
 def _moved(tumor: Blob, shift_mm: Point) -> Point:
-    x, y, z = np.array(tumor.center_lps_mm) + shift_mm
-    return float(x), float(y), float(z)
+    return _point(np.array(tumor.center_lps_mm) + shift_mm)
+
+
+def _point(values: FloatArray) -> Point:
+    return float(values[0]), float(values[1]), float(values[2])
 
 
 def _grid(size: Size, scan: int) -> Grid:
     """Grids of the baseline (0) and the follow-ups; each scan is planned anew, so none matches another."""
     if size == "small":
         return (
-            Grid((44, 128, 128), (3.0, 2.0, 2.0), (-58.0, -6.0, 8.0)),
-            Grid((48, 120, 124), (2.8, 2.1, 2.1), (-60.0, -8.0, 2.0)),
-            Grid((42, 128, 124), (3.2, 2.05, 2.05), (-56.0, -4.0, 5.0)),
+            Grid((48, 128, 128), (2.5, 1.5, 1.5), (-68.0, 2.0, 8.0)),
+            Grid((44, 124, 128), (2.7, 1.55, 1.55), (-70.0, 4.0, 0.0)),
+            Grid((50, 128, 124), (2.4, 1.52, 1.52), (-66.0, 0.0, 12.0)),
         )[scan]
     return (
         Grid((100, 512, 512), (2.5, 0.74, 0.74), (0.0, 0.0, 0.0)),
