@@ -115,7 +115,7 @@ def assess_lesion(
         lesion_id=lesion.lesion_id,
         outcome=verdict.outcome,
         required_margin_mm=lesion.required_margin_mm,
-        reasons=verdict.reasons,
+        reasons=(*verdict.reasons, *_remarks(found)),
         margin=margin,
         simulated_zone=_compared(view, found, surface) if lesion.simulated_zone else None,
         findings=findings,
@@ -123,6 +123,15 @@ def assess_lesion(
         tumor=tumor.embedded_in(full),
         uncovered=uncovered.embedded_in(full),
     )
+
+
+def _remarks(zone: Zone) -> tuple[Reason, ...]:
+    if zone.bright_core_ml == 0:
+        return ()
+    text = (
+        f"{zone.bright_core_ml:.1f} ml deep inside the zone are brighter than its rest and taken for coagulated core."
+    )
+    return (Reason("bright_core_in_zone", text),)
 
 
 def not_assessable(

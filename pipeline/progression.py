@@ -16,11 +16,14 @@ from pipeline.volume import Volume
 
 Array = NDArray[np.float32]
 
+FINE_MM = 1.0  # slices thicker than this are interpolated before thickness is judged
+
 
 @dataclass(frozen=True)
 class ProgressionSettings:
     """Lengths in mm, volumes in ml. The edge shell left out is where blur mixes zone and organ.
 
+    vessel_gain: how much brighter than in the baseline a vessel may get between two scans without being news.
     Benign enhancement after ablation is a thin, even rim; what is nodular is not (Ahmed et al., Radiology
     2014;273:241-260): hence a least thickness.
     """
@@ -28,7 +31,8 @@ class ProgressionSettings:
     reach_mm: float = 15.0
     least_radius_mm: float = 2.5
     least_nodule_ml: float = 0.2
-    noise_factor: float = 4.0
+    noise_factor: float = 3.0
+    vessel_gain: float = 1.4
     least_contrast_fraction: float = 0.12
     growth_mm: float = 3.0
     least_growth_ml: float = 0.3
@@ -66,17 +70,42 @@ def find_nodules(scene: Scene, *, kind: FindingKind, settings: ProgressionSettin
     before = np.where(known, scene.baseline, scene.baseline_organ)
     scale = scene.organ / scene.baseline_organ if scene.baseline_organ else 1.0
     smooth_before = (_smooth(before.astype(np.float32), spacing) - scene.baseline_organ) * scale
-    shell = (scene.zone_mm < -4.0) & (scene.zone_mm > -25.0) & (scene.tumor_mm < -3.0)
+    shell = (scene.zone_mm < -4.0) & (scene.zone_mm > -25.0) & (scene.tumor_mm < -3.0) & known
     if scene.organ_mm is not None:
         shell &= scene.organ_mm > 3.0
-    rise = smooth_now - np.maximum(smooth_before, 0.0) * 1.5
-    spread = 1.4826 * float(np.median(np.abs(smooth_now[shell] - np.median(smooth_now[shell])))) if shell.any() else 0
+    spread = _spread((smooth_now - smooth_before)[shell]) if shell.any() else abs(scene.organ - scene.zone)
     limit = max(s.noise_factor * spread, s.least_contrast_fraction * abs(scene.organ - scene.zone), 1e-3)
+    rise = np.where(scene.tumor_mm > 0, smooth_now, smooth_now - np.maximum(smooth_before, 0.0) * s.vessel_gain)
     place = (scene.zone_mm > -s.reach_mm) & known
     if scene.organ_mm is not None:
         place &= scene.organ_mm > 1.0
-    bright = place & (smooth_now > limit) & ((rise > limit) | (scene.tumor_mm > 0))
-    return _compact(bright, scene.image.geometry, kind, least_radius_mm=s.least_radius_mm, least_ml=s.least_nodule_ml)
+    grid = scene.image.geometry
+    fine = grid.resampled(np.minimum(grid.spacing_mm, FINE_MM))
+    rise, place = _finer(np.minimum(rise, smooth_now), grid, fine), _finer(place, grid, fine) > 0.5
+    bright = _upper_halves(rise, place, limit)
+    return _compact(bright, fine, kind, least_radius_mm=s.least_radius_mm, least_ml=s.least_nodule_ml)
+
+
+def _finer(values: NDArray[np.generic], grid: Geometry, fine: Geometry) -> Array:
+    """Linear interpolation between thick slices: one bright slice must not look as thick as a slice is."""
+    first, step = grid.index_of(fine.lps_of((0.0, 0.0, 0.0))), fine.spacing_mm / grid.spacing_mm
+    out = ndimage.affine_transform(
+        values.astype(np.float32), step, offset=first, output_shape=fine.shape, order=1, mode="nearest"
+    )
+    return np.asarray(out, np.float32)
+
+
+def _upper_halves(rise: Array, place: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:
+    """Connected parts above the limit, each cut at half its own height, so that blur does not thicken a thin rim."""
+    labels, count = ndimage.label(place & (rise > limit))
+    if not count:
+        return np.zeros(rise.shape, bool)
+    tops = ndimage.maximum(rise, labels, np.arange(count + 1))
+    return np.asarray((labels > 0) & (rise > 0.5 * np.asarray(tops)[labels]))
+
+
+def _spread(values: Array) -> float:
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))
 
 
 def find_growth(zone_mm: Array, earlier_zone_mm: Array, grid: Geometry) -> list[Finding]:
@@ -103,7 +132,7 @@ def _compact(
     core = depth > least_radius_mm
     if least_radius_mm > 0:
         away = ndimage.distance_transform_edt(~core, sampling=grid.spacing_mm) if core.any() else np.inf
-        region = region & (away <= least_radius_mm + 1.0)
+        region = region & (away <= least_radius_mm + 1.5)
     labels, count = ndimage.label(region)
     findings = []
     for n in range(1, count + 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,11 +32,16 @@ class SegmentSettings:
 
 @dataclass(frozen=True)
 class Intensities:
-    """Robust models, in the image's unit. tumor: expected for viable tumor; equals `organ` where it has no own."""
+    """Robust models, in the image's unit.
+
+    viable: what viable tumor should measure by its contrast in the baseline; tumor: the same where that lies between
+    zone and organ and can be told from the zone, else `organ`.
+    """
 
     zone: float
     organ: float
     tumor: float
+    viable: float
     noise: float
     contrast_to_noise: float
 
@@ -48,6 +53,8 @@ class Zone:
     mask: Mask
     level: Array
     intensities: Intensities
+    bright_core_ml: float
+    """Volume inside that is brighter than the zone but was taken for coagulated core."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +105,11 @@ def segment_zone(
     cost[~allowed] = 8.0
     inside = _minimise(cost, spacing, s) > 0.5
     inside = _component(inside & allowed, around, spacing)
-    inside = _holes_filled(inside, smooth, tissue, model, image.geometry)
+    inside, core_ml = _holes_filled(inside, smooth, around, model, image.geometry)
     if inside.sum() * image.geometry.voxel_volume_mm3 < 1000.0 * s.least_volume_ml:
         return Reason("zone_not_found", "no non-enhancing ablation zone was found where the plan expects one")
     level = _level(inside, image.geometry, model)
-    return Zone(Mask(level > 0, image.geometry), level, _signed(model, sign))
+    return Zone(Mask(level > 0, image.geometry), level, _signed(model, sign), core_ml)
 
 
 def _allowed(image: Volume, around: Surroundings, s: SegmentSettings) -> NDArray[np.bool_]:
@@ -139,11 +146,12 @@ def _intensities(
     noise = max(noise * 1.05, 1e-3)
     _, smooth_noise = _robust((smooth - zone)[core & (smooth < zone + 0.5 * (organ - zone))])
     contrast = (organ - zone) / max(smooth_noise, organ_spread * 0.5, 1e-3)
-    tumor = organ * around.tumor_to_organ if sign > 0 else organ
+    viable = organ * around.tumor_to_organ if sign > 0 else organ
+    tumor = viable
     # A tumor that cannot be told from the zone, or that is brighter than the organ, has no class of its own.
     if tumor < zone + max(0.25 * (organ - zone), noise) or tumor > organ:
         tumor = organ
-    return Intensities(zone, organ, tumor, noise, contrast)
+    return Intensities(zone, organ, tumor, viable, noise, contrast)
 
 
 def _cost(values: Array, tissue: Array, model: Intensities, around: Surroundings, s: SegmentSettings) -> Array:
@@ -200,18 +208,32 @@ def _component(inside: NDArray[np.bool_], around: Surroundings, spacing_mm: NDAr
 
 
 def _holes_filled(
-    inside: NDArray[np.bool_], smooth: Array, tissue: Array, model: Intensities, geometry: Geometry
-) -> NDArray[np.bool_]:
-    """Holes are closed unless they enhance and are larger than 0.1 ml: those may be viable tumor."""
-    holes = ndimage.binary_fill_holes(inside) & ~inside
-    labels, count = ndimage.label(holes)
-    out = inside.copy()
+    inside: NDArray[np.bool_], smooth: Array, around: Surroundings, model: Intensities, geometry: Geometry
+) -> tuple[NDArray[np.bool_], float]:
+    """The zone without its harmless holes, and how many ml of bright core were filled.
+
+    A hole stays open when it may be viable tumor: larger than 0.1 ml and brighter than half-way from zone to tissue.
+    Deep holes (4 mm and more below the edge) that stay darker than the organ and than viable tumor would be are
+    coagulated core (hyperdense or T1-bright), which is reported, not taken for tumor.
+    """
+    whole = ndimage.binary_fill_holes(inside)
+    labels, count = ndimage.label(whole & ~inside)
+    out, core_ml = inside.copy(), 0.0
+    if not count:
+        return out, core_ml
+    depth = ndimage.distance_transform_edt(np.pad(whole, 1), sampling=geometry.spacing_mm)[1:-1, 1:-1, 1:-1]
     for n in range(1, count + 1):
         part = labels == n
-        enhancing = float(np.mean(smooth[part] - (tissue[part] + model.zone) / 2)) > 0
-        if not enhancing or part.sum() * geometry.voxel_volume_mm3 < 100.0:
+        ml = float(part.sum()) * geometry.voxel_volume_mm3 / 1000.0
+        viable = max(model.viable, model.organ) if (around.tumor_mm[part] > 0).mean() > 0.5 else model.organ
+        brightness = float(smooth[part].mean())
+        harmless = ml < 0.1 or brightness < (model.zone + model.tumor) / 2
+        if harmless:
             out |= part
-    return out
+        elif depth[part].min() >= 4.0 and brightness < min(model.organ, (model.zone + viable) / 2):
+            out |= part
+            core_ml += ml
+    return out, core_ml
 
 
 def _level(inside: NDArray[np.bool_], geometry: Geometry, model: Intensities) -> Array:
@@ -240,4 +262,6 @@ def _robust(values: Array) -> tuple[float, float]:
 
 
 def _signed(model: Intensities, sign: float) -> Intensities:
-    return Intensities(sign * model.zone, sign * model.organ, sign * model.tumor, model.noise, model.contrast_to_noise)
+    return replace(
+        model, zone=sign * model.zone, organ=sign * model.organ, tumor=sign * model.tumor, viable=sign * model.viable
+    )
