@@ -44,7 +44,8 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # pydicom warns on every odd header; what matters is in `reasons`
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    logging.getLogger("pydicom").addHandler(logging.NullHandler())
+    logging.getLogger("pydicom").propagate = False  # a level would not do: pydicom sets its own when it is imported
     try:
         app()
     except Refused as refused:

@@ -25,8 +25,9 @@ from pydicom.uid import (
 
 from dicom_node.refusal import Refused
 
-#: A UID that may name a file: digits and dots only (PS3.5 9.1), never a dot at either end, so never a way out.
-_SAFE_UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*\Z")
+#: A UID that may name a file. Wider than PS3.5 9.1, because anonymized archives hold hashes for UIDs; but never a path:
+#: it begins with a letter or a digit, and has no separator.
+_SAFE_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}\Z")
 _LAST_TAG_NEEDED = 0x0020000E
 #: The classes that can hold a slice of a scan; a Secondary Capture in a CT series is none, nor are our own results.
 _IMAGE_CLASSES = frozenset(
