@@ -21,7 +21,7 @@ def assess_files(
     followup: Sequence[Path],
     previous: Sequence[Path],
     out: Path,
-    progress: Callable[[str], None] = lambda stage: None,
+    progress: Callable[[str], None] = lambda _stage: None,
 ) -> dict[str, Any]:
     """The `assessment.json` document of one follow-up, after its whole result folder has appeared at `out`.
 

@@ -33,7 +33,7 @@ _REFUSED = RegistrationQuality(False, None, None)
 
 
 def assess(
-    case: Case, *, clock: Callable[[], float] = lambda: 0.0, progress: Callable[[str], None] = lambda stage: None
+    case: Case, *, clock: Callable[[], float] = lambda: 0.0, progress: Callable[[str], None] = lambda _stage: None
 ) -> Assessment:
     """The answer for one follow-up. Never raises for a study that cannot be assessed: that is an outcome.
 

@@ -8,14 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.rigid import window_of
-from pipeline.sampling import smoothed
+from pipeline.sampling import smoothed, window_of
 from pipeline.transform import identity, resample_distance
 from pipeline.volume import Mask, Volume
 
 GRID_MM = 3.0
-#: What a scan that shows the liver at least in part can hold of it, ml. Adult livers measure about 1000 to 2500 ml
-#: (Heinemann et al., Liver Transpl Surg 1999;5:364-368, doi:10.1002/lt.500050516); half as much for a cut field of view.
+#: What a scan that shows the liver at least in part can hold of it, ml: from a cut field of view to a large organ.
 PLAUSIBLE_LIVER_ML = (200.0, 3500.0)
 _RING_MM = (4.0, 15.0)
 

@@ -15,7 +15,7 @@ from pipeline.phantom_body import made_body
 from pipeline.phantom_shape import Blob, Motion, directions, smooth_motion
 
 Size = Literal["small", "full"]
-#: A voxel of the small size averages over four of the full one's.
+#: A voxel of the small size averages over five of the full one's.
 _NOISE_HU: dict[Size, float] = {"small": 7.0, "full": 13.0}
 
 
@@ -129,9 +129,9 @@ def _grid(size: Size, scan: int) -> Grid:
     """Grids of the baseline (0) and the follow-ups; each scan is planned anew, so none matches another."""
     if size == "small":
         return (
-            Grid((48, 128, 128), (2.5, 1.5, 1.5), (-68.0, 2.0, 8.0)),
-            Grid((44, 124, 128), (2.7, 1.55, 1.55), (-70.0, 4.0, 0.0)),
-            Grid((50, 128, 124), (2.4, 1.52, 1.52), (-66.0, 0.0, 12.0)),
+            Grid((48, 168, 232), (2.5, 1.6, 1.6), (0.0, 0.0, 8.0)),
+            Grid((44, 164, 226), (2.7, 1.65, 1.65), (-2.0, 3.0, 0.0)),
+            Grid((50, 172, 236), (2.4, 1.55, 1.55), (2.0, -2.0, 12.0)),
         )[scan]
     return (
         Grid((100, 512, 512), (2.5, 0.74, 0.74), (0.0, 0.0, 0.0)),

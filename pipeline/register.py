@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.geometry import FloatArray, Geometry
-from pipeline.rigid import window_of
 from pipeline.sampling import (
     Box,
     Field,
@@ -27,6 +26,7 @@ from pipeline.sampling import (
     smoothed,
     spline_basis,
     spline_grid,
+    window_of,
 )
 from pipeline.similarity import negative_mutual_information, to_bins
 from pipeline.transform import SplineField, Transform
@@ -107,13 +107,12 @@ def deform(
 
     Returns the map from follow-up to baseline points (LPS mm). Deterministic for a seed on one device.
     """
-    device = torch.device("cpu")
     grid, coefficients = _first_grid(start, where, levels[0])
     generator = torch.Generator().manual_seed(seed)
     for level in levels:
         while grid.spacing_mm[0] > 1.01 * level.control_mm:
             coefficients, grid = refined(coefficients, grid)
-        cost = _Cost.of(followup, baseline, start.matrix, where, level, grid, device)
+        cost = _Cost.of(followup, baseline, start, where, level, grid)
         coefficients = cost.minimise(coefficients, generator)
     field = SplineField(coefficients.double().cpu().numpy(), grid)
     return replace(start, field=field)
@@ -140,20 +139,13 @@ class _Cost:
     half: int | None
 
     @staticmethod
-    def of(
-        followup: Volume,
-        baseline: Volume,
-        matrix: FloatArray,
-        where: Where,
-        level: Level,
-        grid: Geometry,
-        device: torch.device,
-    ) -> _Cost:
-        start = Transform(baseline.geometry.frame_uid, followup.geometry.frame_uid, matrix)
+    def of(followup: Volume, baseline: Volume, start: Transform, where: Where, level: Level, grid: Geometry) -> _Cost:
+        device = torch.device("cpu")
+        rigid = replace(start, field=None)
         fixed_box = where.box.grown(15.0)
         fixed_part = followup.crop(_index_box(followup.geometry, fixed_box))
         corners = _corners(fixed_box.grown(25.0))
-        moving_part = baseline.crop(_index_box(baseline.geometry, Box(start(corners).min(0), start(corners).max(0))))
+        moving_part = baseline.crop(_index_box(baseline.geometry, Box(rigid(corners).min(0), rigid(corners).max(0))))
         fw, mw = window_of(followup), window_of(baseline)
         fixed_values, fixed_grid = smoothed(fixed_part, spacing_mm=level.image_mm, low=fw.low, high=fw.high)
         moving_values, moving_grid = smoothed(moving_part, spacing_mm=level.image_mm, low=mw.low, high=mw.high)
@@ -165,7 +157,7 @@ class _Cost:
             field_of(moving_values, moving_grid, device),
             field_of(fixed_weight, fixed_grid, device),
             field_of(moving_weight, moving_grid, device),
-            torch.tensor(matrix, dtype=torch.float32).to(device),
+            torch.tensor(start.matrix, dtype=torch.float32).to(device),
             tuple(lattices),
             grid,
             level,

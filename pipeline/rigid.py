@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from pipeline.geometry import FloatArray, Geometry
-from pipeline.sampling import Box, Field, box_of, extent_of, field_of, lattice_in, smoothed
+from pipeline.sampling import Box, Field, Window, box_of, extent_of, field_of, lattice_in, smoothed, window_of
 from pipeline.similarity import negative_mutual_information, to_bins
 from pipeline.transform import Transform, resample
 from pipeline.volume import Volume
@@ -19,24 +19,6 @@ from pipeline.volume import Volume
 COARSE_MM = 8.0
 _ROLLS_DEG = (0.0, -15.0, 15.0)
 _LEAST_OVERLAP = 0.3  # of the smaller image, for a translation to be considered
-
-
-@dataclass(frozen=True)
-class Window:
-    """The intensities that carry anatomy: [low, high], in the volume's own unit."""
-
-    low: float
-    high: float
-
-
-def window_of(volume: Volume) -> Window:
-    """Soft tissue for CT (HU); the 1st to 99th percentile of the non-zero signal for MR."""
-    if volume.quantity == "ct_hu":
-        return Window(-150.0, 250.0)
-    sample = volume.voxels[::2, ::4, ::4].astype(np.float32)
-    body = sample[sample > 0.05 * np.percentile(sample, 99)]
-    low, high = np.percentile(body if body.size else sample, [1, 99])
-    return Window(float(min(low, 0.0)), float(max(high, low + 1.0)))
 
 
 def rigid_start(followup: Volume, baseline: Volume, *, region: Box, device: torch.device) -> tuple[Transform, float]:

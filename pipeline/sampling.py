@@ -15,6 +15,24 @@ from pipeline.volume import Volume
 Array = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Window:
+    """The intensities that carry anatomy: [low, high], in the volume's own unit."""
+
+    low: float
+    high: float
+
+
+def window_of(volume: Volume) -> Window:
+    """Soft tissue for CT (HU); the 1st to 99th percentile of the non-zero signal for MR."""
+    if volume.quantity == "ct_hu":
+        return Window(-150.0, 250.0)
+    sample = volume.voxels[::2, ::4, ::4].astype(np.float32)
+    body = sample[sample > 0.05 * np.percentile(sample, 99)]
+    low, high = np.percentile(body if body.size else sample, [1, 99])
+    return Window(float(min(low, 0.0)), float(max(high, low + 1.0)))
+
+
 @dataclass(frozen=True, eq=False)
 class Field:
     """A scalar field for trilinear look-up at LPS points. values: (1, 1, k, j, i) float32."""
@@ -120,7 +138,8 @@ class Lattice:
 def lattice_in(box: Box, spacing_mm: float) -> Lattice:
     """Sample points that fill the box."""
     counts = np.maximum(1, np.ceil((box.high - box.low) / spacing_mm)).astype(int)
-    return Lattice(tuple(map(float, box.low)), (int(counts[0]), int(counts[1]), int(counts[2])), spacing_mm)
+    x, y, z = (float(v) for v in box.low)
+    return Lattice((x, y, z), (int(counts[0]), int(counts[1]), int(counts[2])), spacing_mm)
 
 
 def spline_grid(box: Box, spacing_mm: float, frame_uid: str) -> Geometry:

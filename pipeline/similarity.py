@@ -14,7 +14,7 @@ BINS = 32
 _PAD = 2  # bins kept free at each end, so that a window never leaves the histogram
 
 
-class _JointEntropyGap(torch.autograd.Function):
+class _JointEntropyGap(torch.autograd.Function):  # type: ignore[misc]
     """Negative mutual information as a function of the second image's values; gradient by the closed form."""
 
     @staticmethod

@@ -13,8 +13,8 @@ from pipeline.volume import Mask, Volume
 
 #: Below these a registration is refused. Chosen between good pairs and pairs of two different patients, see
 #: docs/decisions/0040-registration-gate.md.
-LEAST_AGREEMENT = 0.55
-LEAST_JACOBIAN = 0.2
+LEAST_AGREEMENT = 0.8
+LEAST_JACOBIAN = 0.5
 MOST_EXPECTED_ERROR_MM = 4.0
 _FLOOR_MM = 0.4  # what two halves of the same images share, and so cannot see in each other
 
@@ -75,7 +75,7 @@ def agreement_around(
         return 0.0
     a, b = fixed[use], moved[use]
     value = float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else 0.0
-    return value * float(use.sum() / wanted.sum()) ** 0.5
+    return float(value * np.sqrt(use.sum() / wanted.sum()))
 
 
 def _inside(mask: Mask, grid: Geometry, mask_from_grid: Transform) -> NDArray[np.bool_]:

@@ -70,7 +70,7 @@ class Mask:
     @property
     def centroid_lps_mm(self) -> NDArray[np.float64]:
         """(3,) center of mass. Raises ValueError for an empty mask."""
-        return self.points_lps_mm().mean(axis=0)
+        return np.asarray(self.points_lps_mm().mean(axis=0), np.float64)
 
     def points_lps_mm(self) -> NDArray[np.float64]:
         """(n, 3) LPS of every voxel inside. Raises ValueError for an empty mask."""
