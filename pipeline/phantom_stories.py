@@ -34,12 +34,12 @@ def story(name: str, *, seed: int = 0, size: Size = "small") -> PhantomSpec:
         baseline_grid=_grid(size, 0),
         followups=_TELLERS[name](tumor, seed, size),
         baseline_noise_hu=_NOISE_HU[size],
-        simulated_zone=None if name == "no_simulation" else _zone(tumor, (20.0, 19.0, 20.5), (0, 0, 0), seed + 50),
+        simulated_zone=None if name == "no_simulation" else _zone(tumor, (21.5, 20.5, 22.0), (0, 0, 0), seed + 50),
     )
 
 
 def _complete(tumor: Blob, seed: int, size: Size) -> tuple[FollowUpSpec, ...]:
-    return (_spec(seed, size, "complete", _zone(tumor, (19.0, 18.5, 19.5), (0.5, -0.5, 0.5), seed)),)
+    return (_spec(seed, size, "complete", _zone(tumor, (20.5, 20.0, 21.0), (0.5, -0.5, 0.5), seed)),)
 
 
 def _narrow(tumor: Blob, seed: int, size: Size) -> tuple[FollowUpSpec, ...]:
@@ -77,7 +77,7 @@ def _shrinking(tumor: Blob, seed: int, size: Size) -> tuple[FollowUpSpec, ...]:
 
 
 def _unenhanced(tumor: Blob, seed: int, size: Size) -> tuple[FollowUpSpec, ...]:
-    zone = _zone(tumor, (19.0, 18.5, 19.5), (0.5, -0.5, 0.5), seed)
+    zone = _zone(tumor, (20.5, 20.0, 21.0), (0.5, -0.5, 0.5), seed)
     return (replace(_spec(seed, size, "not_assessable", zone), phase="unenhanced"),)
 
 
@@ -89,7 +89,7 @@ def _wrong_patient(tumor: Blob, seed: int, size: Size) -> tuple[FollowUpSpec, ..
 
 def _wrong_body(tumor: Blob, seed: int, size: Size) -> tuple[FollowUpSpec, ...]:
     """Somebody else's scan under this patient's name: two patients' scans were mixed up."""
-    zone = _zone(tumor, (19.0, 18.5, 19.5), (0.5, -0.5, 0.5), seed)
+    zone = _zone(tumor, (20.5, 20.0, 21.0), (0.5, -0.5, 0.5), seed)
     return (replace(_spec(seed, size, "not_assessable", zone), other_body_seed=seed + 1000),)
 
 

@@ -15,7 +15,7 @@ WIDTH_PX = 1500
 
 
 def main() -> None:
-    """Writes incomplete.png beside this file."""
+    """Writes incomplete.jpg beside this file."""
     with tempfile.TemporaryDirectory(prefix="marginwatch-picture-") as name:
         folder = Path(name)
         made = write_phantom(folder, story="incomplete", size="full")
@@ -30,7 +30,7 @@ def main() -> None:
         row.paste(image, (left, 0))
         left += image.width
     row.thumbnail((WIDTH_PX, WIDTH_PX))
-    row.quantize(128).save(Path(__file__).with_name("incomplete.png"), optimize=True)
+    row.save(Path(__file__).with_name("incomplete.jpg"), quality=88, optimize=True)
 
 
 if __name__ == "__main__":
