@@ -180,7 +180,7 @@ def _findings(case: Case, view: LesionView, zone: Zone) -> tuple[Finding, ...]:
     scene = Scene(
         image=image,
         baseline=sample(case.plan.baseline, view.baseline_points),
-        zone_mm=zone.level,
+        zone_mm=zone.distance_mm,
         tumor_mm=around.tumor_mm,
         organ_mm=around.organ_mm,
         zone=model.zone,
@@ -191,12 +191,12 @@ def _findings(case: Case, view: LesionView, zone: Zone) -> tuple[Finding, ...]:
     findings = find_nodules(scene, kind="new_enhancement" if clean else "residual_tumor")
     if not clean:
         tumor_enhances = abs(model.tumor - model.zone) > 2 * model.noise
-        findings += find_uncovered(around.tumor_mm, zone.level, image.geometry, enhancing=tumor_enhances)
+        findings += find_uncovered(around.tumor_mm, zone.distance_mm, image.geometry, enhancing=tumor_enhances)
     for followup, found in earlier:
         usable = found.zone is not None and not found.zone.is_empty and followup.baseline_from_followup is not None
         if usable and followup.days_since_procedure > GROWTH_COUNTS_AFTER_DAYS:
             earlier_mm = _earlier_zone_mm(found.zone, followup.baseline_from_followup, view.baseline_points)
-            findings += find_growth(zone.level, earlier_mm, image.geometry)
+            findings += find_growth(zone.distance_mm, earlier_mm, image.geometry)
     return tuple(findings)
 
 

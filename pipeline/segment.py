@@ -15,6 +15,8 @@ from pipeline.volume import Mask, Volume, signed_distance_mm
 
 Array = NDArray[np.float32]
 
+BAND_MM = 2.0  # on either side of the edge, where the image itself says how much of a voxel is zone
+
 
 @dataclass(frozen=True)
 class SegmentSettings:
@@ -48,11 +50,13 @@ class Intensities:
 
 @dataclass(frozen=True, eq=False)
 class Zone:
-    """The segmented zone. level: float32 mm on the mask's grid, positive inside, zero on the sub-voxel edge."""
+    """The segmented zone. level: float32 on the mask's grid, positive inside, zero on the sub-voxel edge."""
 
     mask: Mask
     level: Array
     intensities: Intensities
+    distance_mm: Array
+    """float32, signed distance to the mask's edge, positive inside."""
     bright_core_ml: float
     """Volume inside that is brighter than the zone but was taken for coagulated core."""
 
@@ -108,8 +112,9 @@ def segment_zone(
     inside, core_ml = _holes_filled(inside, smooth, around, model, image.geometry)
     if inside.sum() * image.geometry.voxel_volume_mm3 < 1000.0 * s.least_volume_ml:
         return Reason("zone_not_found", "no non-enhancing ablation zone was found where the plan expects one")
-    level = _level(inside, image.geometry, model)
-    return Zone(Mask(level > 0, image.geometry), level, _signed(model, sign), core_ml)
+    level = _level(values, tissue, model, inside, allowed, image.geometry)
+    mask = Mask(level > 0, image.geometry)
+    return Zone(mask, level, _signed(model, sign), signed_distance_mm(mask), core_ml)
 
 
 def _allowed(image: Volume, around: Surroundings, s: SegmentSettings) -> NDArray[np.bool_]:
@@ -236,20 +241,42 @@ def _holes_filled(
     return out, core_ml
 
 
-def _level(inside: NDArray[np.bool_], geometry: Geometry, model: Intensities) -> Array:
-    """Signed distance (mm) to the zone's edge, positive inside, smoothed as much as the noise asks for.
+def _level(
+    values: Array, tissue: Array, model: Intensities, inside: NDArray[np.bool_], fit: NDArray[np.bool_], grid: Geometry
+) -> Array:
+    """Share of each voxel that is zone, smoothed as much as the noise asks for, minus the share at the edge.
 
-    Noise roughens the edge, and the least margin would pick its deepest dent: at 14 HU of noise and 50 HU of contrast
-    2 mm of smoothing cut the mean error of the least margin from 0.6 to 0.2 mm on made zones, while at 130 HU one
-    millimetre suffices. The threshold is shifted so that the volume stays what it was.
+    Near the mask's edge the share comes from the image itself, half-way between the zone and the tissue right outside
+    (which may be a bright rim), so that thick slices keep their partial volume. Noise roughens an edge, and the least
+    margin would pick its deepest dent: at 14 HU of noise and 50 HU of contrast 2 mm of smoothing cut the mean error of
+    the least margin from 0.6 to 0.2 mm on made zones, while at 130 HU one millimetre suffices. The threshold is the
+    one that keeps the volume. fit: where zone may lie at all.
     """
-    contrast = abs(model.organ - model.zone) / model.noise
-    sigma_mm = float(np.clip(7.2 / contrast, 0.8, 2.2))
-    distance = signed_distance_mm(Mask(inside, geometry))
-    smooth = ndimage.gaussian_filter(distance, sigma_mm / geometry.spacing_mm, mode="nearest", truncate=3)
-    count = int(inside.sum())
-    shift = np.partition(smooth.ravel(), -count)[-count]
-    return np.asarray(smooth - shift + 1e-4, np.float32)
+    spacing = grid.spacing_mm
+    sigma_mm = float(np.clip(8.5 * model.noise / abs(model.organ - model.zone), 1.0, 2.4))
+    # A thick slice counts as 2 mm, so that the band always holds the next slice, but not more.
+    steps = np.minimum(spacing, BAND_MM)
+    distance = np.where(inside, _depth(inside, steps), -_depth(~inside, steps))
+    ring = (distance < -1.2) & (distance > -4.0) & fit
+    weight = ndimage.gaussian_filter(ring.astype(np.float32), 3.0 / spacing, truncate=2)
+    near = ndimage.gaussian_filter(np.where(ring, values, 0).astype(np.float32), 3.0 / spacing, truncate=2)
+    outside = np.where(weight > 0.02, near / np.maximum(weight, 1e-6), tissue)
+    outside = np.maximum(np.minimum(outside, tissue + 8 * (tissue - model.zone)), (tissue + model.zone) / 2)
+    share = np.clip((outside - values) / (outside - model.zone), -0.5, 1.5)
+    known = (np.abs(distance) > BAND_MM + 0.05) | ~(fit | inside)
+    share = np.where(known, inside, share)
+    smooth = ndimage.gaussian_filter(share.astype(np.float32), sigma_mm / spacing, truncate=3)
+    count = int(np.clip(round(float(share.sum())), 1, share.size - 1))
+    level = smooth - np.float32(np.partition(smooth.ravel(), -count)[-count]) + 1e-5
+    labels, parts = ndimage.label(level > 0)
+    if parts > 1:
+        keep = 1 + int(np.argmax(ndimage.sum_labels(inside, labels, np.arange(1, parts + 1))))
+        level = np.where((labels > 0) & (labels != keep), -1e-4, level)
+    return np.asarray(level, np.float32)
+
+
+def _depth(region: NDArray[np.bool_], steps: NDArray[np.float64]) -> Array:
+    return np.asarray(ndimage.distance_transform_edt(region, sampling=steps), np.float32)
 
 
 def _robust(values: Array) -> tuple[float, float]:

@@ -1,0 +1,108 @@
+"""The whole method on small phantoms: every outcome of the contract's table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.assess import assess
+from pipeline.assessment import Assessment
+from pipeline.case import Case, EarlierFollowUp, EarlierLesion
+from pipeline.phantom import Phantom, make_phantom
+from pipeline.phantom_stories import story
+
+
+def run(phantom: Phantom, number: int = 0, previous: tuple[EarlierFollowUp, ...] = ()) -> Assessment:
+    return assess(Case(phantom.plan, phantom.followups[number].followup, previous))
+
+
+def earlier(assessment: Assessment) -> EarlierFollowUp:
+    return EarlierFollowUp(
+        assessment.days_since_procedure,
+        tuple(EarlierLesion(x.lesion_id, x.outcome, x.zone) for x in assessment.lesions),
+        assessment.registration.baseline_from_followup,
+    )
+
+
+@pytest.mark.parametrize("name", ["complete", "narrow", "incomplete"])
+def test_margin_and_outcome(name: str) -> None:
+    phantom = make_phantom(story(name))
+    truth = phantom.followups[0].truth
+    found = run(phantom)
+    assert found.outcome == truth.expected
+    lesion = found.lesions[0]
+    assert lesion.margin is not None
+    # Voxels of 2 to 3 mm: a millimetre and a half is what they allow.
+    assert abs(lesion.margin.minimal_margin_mm - truth.minimal_margin_mm) < 1.5
+    assert lesion.margin.covered_fraction == pytest.approx(truth.covered_fraction, abs=0.05)
+    assert lesion.zone is not None
+    both = (lesion.zone.voxels & truth.zone.voxels).sum()
+    assert 2 * both / (lesion.zone.voxels.sum() + truth.zone.voxels.sum()) > 0.93
+    assert lesion.zone.geometry.same_grid(phantom.followups[0].followup.volume.geometry)
+    assert found.needs_review == (found.outcome != "complete")
+    assert found.registration.quality.accepted
+
+
+def test_progression_only_after_a_clean_followup(progression_phantom: Phantom) -> None:
+    first = run(progression_phantom, 0)
+    assert first.outcome == "complete"
+    with_history = run(progression_phantom, 1, (earlier(first),))
+    assert with_history.outcome == "local_progression"
+    kinds = {f.kind for x in with_history.lesions for f in x.findings}
+    assert "new_enhancement" in kinds
+    without = run(progression_phantom, 1)
+    assert without.outcome == "incomplete_coverage"
+
+
+def test_a_shrunken_zone_keeps_the_earlier_outcome() -> None:
+    phantom = make_phantom(story("shrinking"))
+    first = run(phantom, 0)
+    second = run(phantom, 1, (earlier(first),))
+    assert (first.outcome, second.outcome) == ("complete", "complete")
+    assert second.lesions[0].reasons[0].code == "unchanged_since_clean_followup"
+
+
+def test_unenhanced_is_not_assessable(incomplete_phantom: Phantom) -> None:
+    case = Case(incomplete_phantom.plan, replace(incomplete_phantom.followups[0].followup, phase="unenhanced"))
+    found = assess(case)
+    assert found.outcome == "not_assessable"
+    assert [r.code for r in found.reasons] == ["unenhanced_followup"]
+    assert found.needs_review
+    assert found.lesions[0].margin is None
+
+
+def test_another_body_is_refused() -> None:
+    phantom = make_phantom(story("wrong_body"))
+    found = run(phantom)
+    assert found.outcome == "not_assessable"
+    assert not found.registration.quality.accepted
+
+
+def test_a_followup_that_misses_the_lesion_is_refused(incomplete_phantom: Phantom) -> None:
+    followup = incomplete_phantom.followups[0].followup
+    zone = incomplete_phantom.followups[0].truth.zone
+    top = int(np.argwhere(zone.voxels)[:, 0].max())
+    volume = followup.volume.crop((slice(top + 1, None), slice(None), slice(None)))
+    found = assess(Case(incomplete_phantom.plan, replace(followup, volume=volume)))
+    assert found.outcome == "not_assessable"
+
+
+def test_a_zone_cut_by_the_scan_is_not_measured(incomplete_phantom: Phantom) -> None:
+    followup = incomplete_phantom.followups[0].followup
+    slices = np.flatnonzero(incomplete_phantom.followups[0].truth.zone.voxels.any((1, 2)))
+    middle = int(slices[0] + 0.2 * (slices[-1] - slices[0]))
+    volume = followup.volume.crop((slice(middle, None), slice(None), slice(None)))
+    found = assess(Case(incomplete_phantom.plan, replace(followup, volume=volume)))
+    assert found.outcome == "not_assessable"
+
+
+def test_progress_and_times_are_told(incomplete_phantom: Phantom) -> None:
+    told: list[str] = []
+    ticks = iter(range(1000))
+    followup = replace(incomplete_phantom.followups[0].followup, phase="portal_venous")
+    found = assess(Case(incomplete_phantom.plan, followup), clock=lambda: float(next(ticks)), progress=told.append)
+    assert told == ["organ", "register", "segment", "register_near_lesion", "measure"]
+    assert set(found.timing_s) == set(told)
+    assert all(v > 0 for v in found.timing_s.values())
