@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.phantom import Phantom, make_phantom
 from pipeline.phantom_stories import story
+
+#: Two workers on two cores: more threads inside each only wait for one another.
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
 
