@@ -7,12 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from dicom_node.decode.case import read_case
-from dicom_node.results.folder import write_results
-from pipeline.assess import assess
-
 
 def assess_files(
     plan: Path,
@@ -21,23 +15,29 @@ def assess_files(
     followup: Sequence[Path],
     previous: Sequence[Path],
     out: Path,
-    began: float | None = None,
     progress: Callable[[str], None] = lambda _stage: None,
 ) -> dict[str, Any]:
     """The `assessment.json` document of one follow-up, after its whole result folder has appeared at `out`.
 
     plan: the `plan.json`; baseline, followup: DICOM files (anything else among them is noted and skipped); previous:
     result folders of earlier follow-ups of the plan. Raises `Refused` for input that cannot be used; then `out` is
-    left as it was. began: `time.monotonic()` when the command started, so that `timing_s` counts loading the program.
-    A follow-up that cannot be assessed is a result like any other.
+    left as it was. A follow-up that cannot be assessed is a result like any other.
     """
-    ready = time.monotonic()
-    started = ready if began is None else began
+    started = time.monotonic()
+    progress("load")
+    # Loaded here and not above, so that the times of a cold start count it.
+    import torch
+
+    from dicom_node.decode.case import read_case
+    from dicom_node.results.folder import write_results
+    from pipeline.assess import assess
+
     # The registration runs its halves side by side; more threads inside each only wait for one another.
     torch.set_num_threads(1)
+    ready = time.monotonic()
     progress("decode")
     study = read_case(plan, baseline=baseline, followup=followup, previous=previous)
-    decode_s = time.monotonic() - ready
+    before = {"load": ready - started, "decode": time.monotonic() - ready}
     assessment = assess(study.case, clock=time.monotonic, progress=progress)
     progress("write")
-    return write_results(assessment, study, out, earlier_timing_s={"load": ready - started, "decode": decode_s}, started=started)
+    return write_results(assessment, study, out, earlier_timing_s=before, started=started)

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -78,7 +77,6 @@ def assess(
     as_json: Json = False,
 ) -> None:
     """Assess one follow-up, without a server."""
-    began = time.monotonic()
     from dicom_node.assessing import assess_files
 
     with _stages() as progress:
@@ -88,7 +86,6 @@ def assess(
             followup=_files(followup),
             previous=previous or [],
             out=out,
-            began=began,
             progress=progress,
         )
     typer.echo(json.dumps(document, indent=2) if as_json else _verdict(document, out))
