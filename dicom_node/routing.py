@@ -108,10 +108,12 @@ def _next_due(
     baseline = studies.baseline(plan)
     if baseline is None:
         return None
-    previous: list[str] = []
+    done: list[tuple[str, str]] = []
     for study in studies.followups(plan):
         if not study.complete:
             return None
+        # Two studies of one day are not each other's past.
+        previous = [name for acquired, name in done if acquired < str(study.acquired)]
         record = current.get((study.study_instance_uid, plan.plan_id))
         inputs = _digest(study.study_instance_uid, study.revision, baseline.revision, plan.digest, previous)
         if record is None or record.inputs != inputs:
@@ -120,7 +122,7 @@ def _next_due(
         if record.state not in ENDED:
             return record
         if record.state == "done":
-            previous.append(record.assessment_id)
+            done.append((str(study.acquired), record.assessment_id))
     return None
 
 

@@ -9,17 +9,18 @@ import numpy as np
 import torch
 
 from pipeline.assessment import Assessment, LesionAssessment, Reason, Registration, RegistrationQuality
-from pipeline.case import Case
+from pipeline.case import Case, Plan
 from pipeline.geometry import Geometry
 from pipeline.judge import most_urgent, needs_review
-from pipeline.lesion import LesionView, assess_lesion, not_assessable, segment, view_lesion
+from pipeline.lesion import LesionView, assess_lesion, is_in_view, not_assessable, segment, view_lesion
+from pipeline.margin import surface_of_mask
 from pipeline.organ import FoundOrgan, find_organ
 from pipeline.register import COARSE_LEVELS, FINE_LEVELS, Where, deform, deform_in_halves, mean_of
 from pipeline.rigid import rigid_start
 from pipeline.sampling import Box, box_of, extent_of
 from pipeline.segment import Zone
 from pipeline.transform import Transform, identity, resample_distance
-from pipeline.trust import agreement_around, judge_registration
+from pipeline.trust import agreement_around, judge_registration, worst_of
 from pipeline.volume import Mask
 
 REGION_MM = 60.0  # how far around the lesions the registration looks
@@ -30,6 +31,10 @@ ZONE_CUT_MM = 3.0
 PRIOR_CUT_MM = 5.0
 
 _REFUSED = RegistrationQuality(False, None, None)
+_OUT_OF_VIEW = Reason(
+    "lesion_outside_followup",
+    "The lesion lies outside what the follow-up shows, or the study belongs to another patient or region.",
+)
 
 
 def assess(
@@ -46,15 +51,19 @@ def assess(
     if case.followup.volume.quantity != case.plan.baseline.quantity:
         text = "Plan and follow-up are of different modalities (CT and MR), which this version does not register."
         return _refused(case, Reason("different_modality", text), watch)
+    if case.plan.organ == "lung":
+        text = "Ablation zones in the lung are not assessed yet: they are denser than the organ and change otherwise."
+        return _refused(case, Reason("organ_not_supported", text), watch)
     watch.stage("organ")
     organ = _organ(case)
     watch.stage("register")
     start, _ = rigid_start(
         case.followup.volume, case.plan.baseline, region=_planned_box(case), device=torch.device("cpu")
     )
-    if not _lesions_in_view(case, start):
-        text = "The lesion lies outside what the follow-up shows, or the study belongs to another patient or region."
-        return _refused(case, Reason("lesion_outside_followup", text), watch)
+    unseen = [x.lesion_id for x in case.plan.lesions if not is_in_view(case, x, start)]
+    if len(unseen) == len(case.plan.lesions):
+        return _refused(case, _OUT_OF_VIEW, watch)
+    whole, case = case, replace(case, plan=_without(case.plan, unseen))
     where = _where(case, start, organ)
     coarse = deform(case.followup.volume, case.plan.baseline, start, where=where, levels=COARSE_LEVELS)
     watch.stage("segment")
@@ -63,16 +72,17 @@ def assess(
     closer = replace(where, cut_followup=_zone_cut(case, coarse, found))
     halves = deform_in_halves(case.followup.volume, case.plan.baseline, coarse, where=closer, levels=FINE_LEVELS)
     joined = mean_of(*halves)
-    quality = _quality(case, halves, joined, closer)
+    qualities = _qualities(case, halves, joined, closer)
     watch.stage("measure")
-    lesions = tuple(_assess_lesions(case, joined, organ, quality))
+    seen = {x.lesion_id: x for x in _assess_lesions(case, joined, organ, qualities)}
+    lesions = tuple(seen.get(x.lesion_id) or not_assessable(x, (_OUT_OF_VIEW,)) for x in whole.plan.lesions)
     outcome = most_urgent(tuple(x.outcome for x in lesions))
     return Assessment(
         outcome=outcome,
         needs_review=needs_review(outcome, tuple(x.margin for x in lesions)),
         reasons=_study_reasons(case, lesions, organ),
         days_since_procedure=case.days_since_procedure,
-        registration=Registration(joined, quality),
+        registration=Registration(joined, worst_of(qualities)),
         lesions=lesions,
         timing_s=watch.done(),
     )
@@ -119,15 +129,8 @@ def _planned_box(case: Case) -> Box:
     return box_of(np.concatenate([r.points_lps_mm() for r in regions]))
 
 
-def _lesions_in_view(case: Case, start: Transform) -> bool:
-    """Whether at least nine tenths of every tumor lie inside the follow-up (rigidly, with 5 mm of slack)."""
-    grid = case.followup.volume.geometry
-    box = extent_of(grid).grown(5.0)
-    for lesion in case.plan.lesions:
-        points = start.inverse_points(lesion.tumor.points_lps_mm())
-        if float(((points >= box.low) & (points <= box.high)).all(-1).mean()) < 0.9:
-            return False
-    return True
+def _without(plan: Plan, lesion_ids: list[str]) -> Plan:
+    return replace(plan, lesions=tuple(x for x in plan.lesions if x.lesion_id not in lesion_ids))
 
 
 def _where(case: Case, start: Transform, organ: FoundOrgan) -> Where:
@@ -182,20 +185,30 @@ def _views(case: Case, transform: Transform, organ: FoundOrgan) -> list[LesionVi
     return [view_lesion(case, lesion, transform, organ) for lesion in case.plan.lesions]
 
 
-def _quality(case: Case, halves: tuple[Transform, Transform], joined: Transform, where: Where) -> RegistrationQuality:
-    surface = np.concatenate([_shell(x.tumor) for x in case.plan.lesions])
-    assert where.cut_followup is not None
+def _qualities(
+    case: Case, halves: tuple[Transform, Transform], joined: Transform, where: Where
+) -> list[RegistrationQuality]:
+    """One for each lesion, at its own tumor's surface; the agreement of the images is that around all of them."""
     agreement = agreement_around(
         case.followup.volume, case.plan.baseline, joined, zone=where.cut_followup, tumor=where.cut_baseline
     )
-    return judge_registration(halves, joined, tumor_points_lps_mm=joined.inverse_points(surface), agreement=agreement)
+    surfaces = [surface_of_mask(x.tumor).vertices_lps_mm for x in case.plan.lesions]
+    return [
+        judge_registration(
+            halves,
+            joined,
+            tumor_points_lps_mm=joined.inverse_points(points[:: max(1, len(points) // 1000)]),
+            agreement=agreement,
+        )
+        for points in surfaces
+    ]
 
 
 def _assess_lesions(
-    case: Case, transform: Transform, organ: FoundOrgan, quality: RegistrationQuality
+    case: Case, transform: Transform, organ: FoundOrgan, qualities: list[RegistrationQuality]
 ) -> list[LesionAssessment]:
     out = []
-    for view in _views(case, transform, organ):
+    for view, quality in zip(_views(case, transform, organ), qualities, strict=True):
         if not quality.accepted:
             out.append(not_assessable(view.lesion, quality.reasons))
         else:
@@ -240,8 +253,3 @@ def _grid_mm(box: Box, frame_uid: str, spacing_mm: float) -> Geometry:
 
 def _corners(box: Box) -> np.ndarray:
     return np.stack(np.meshgrid(*np.stack([box.low, box.high], 1), indexing="ij"), -1).reshape(-1, 3)
-
-
-def _shell(mask: Mask) -> np.ndarray:
-    points = mask.points_lps_mm()
-    return points[:: max(1, len(points) // 400)]

@@ -29,14 +29,14 @@ def judge_lesion(
 ) -> Verdict:
     """The outcome of a lesion whose margin could be measured. earlier: outcomes of earlier follow-ups, oldest first."""
     clean = earlier_clean(earlier)
-    new = [f for f in findings if f.kind in ("new_enhancement", "zone_growth", "residual_tumor")]
+    changed = [f for f in findings if f.kind in ("new_enhancement", "zone_growth")]
+    if "local_progression" in earlier or (clean is not None and changed):
+        return Verdict("local_progression", tuple(_told(f, days) for f in changed) or (_STILL,))
     if clean is not None:
-        changed = [f for f in findings if f.kind in ("new_enhancement", "zone_growth")]
-        if changed or "local_progression" in earlier:
-            return Verdict("local_progression", tuple(_told(f, days) for f in changed) or (_STILL,))
         text = (
             f"No new enhancement {days} days after the procedure; an earlier follow-up was {_word(clean)}, so the "
-            f"margin of {margin.minimal_margin_mm:.1f} mm is reported but not judged: zones shrink."
+            f"margin of {margin.minimal_margin_mm:.1f} mm is reported but not judged: zones shrink. Regrowth that is "
+            "darker than the organ is not looked for."
         )
         return Verdict(clean, (Reason("unchanged_since_clean_followup", text),))
     if margin.minimal_margin_mm < 0:
@@ -44,9 +44,9 @@ def judge_lesion(
             f"Tumor reaches {-margin.minimal_margin_mm:.1f} mm beyond the ablation zone; "
             f"{margin.uncovered_volume_ml:.2f} ml of it is not covered."
         )
-        return Verdict("incomplete_coverage", (Reason("tumor_not_covered", text), *(_told(f, days) for f in new)))
-    if new:
-        return Verdict("incomplete_coverage", tuple(_told(f, days) for f in new))
+        return Verdict("incomplete_coverage", (Reason("tumor_not_covered", text), *(_told(f, days) for f in findings)))
+    if findings:  # uncovered tumor counts wherever it lies, also in a hole that the surface margin cannot see
+        return Verdict("incomplete_coverage", tuple(_told(f, days) for f in findings))
     if margin.minimal_margin_mm < required_margin_mm:
         text = (
             f"The tumor is covered, but the least margin of {margin.minimal_margin_mm:.1f} mm is below the "

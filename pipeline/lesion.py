@@ -28,11 +28,19 @@ from pipeline.volume import Mask, Volume
 Array = NDArray[np.float32]
 
 ROI_MM = 30.0
-#: Zones grow for weeks after heating (median volume +57 % at 24 h, Pareek-type series in the clinical notes), so growth
-#: counts only against a zone seen later than this.
+#: Zones still grow in the first days after heating (microwave: median volume +57 % from the end of the procedure to
+#: 24 h later, a CT series of 26 ablations), so growth counts only against a later zone. The three weeks are this
+#: project's own choice.
 GROWTH_COUNTS_AFTER_DAYS = 21
 #: Blood and liver without contrast stay below this on CT.
 UNENHANCED_LIVER_HU = 75.0
+
+
+_LOOKS_ALIKE = Reason(
+    "tumor_not_distinguishable",
+    "By its brightness before the procedure, viable tumor would look like the ablation zone on this scan, so tumor "
+    "left at the zone's edge could not be seen; another contrast phase or MR is needed.",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +55,7 @@ class LesionView:
 
 
 def view_lesion(case: Case, lesion: Lesion, baseline_from_followup: Transform, organ: FoundOrgan) -> LesionView:
-    """Crops and maps. Raises ValueError when the lesion lies outside the follow-up altogether."""
+    """Crops and maps. Raises ValueError when the lesion lies outside the follow-up: see `is_in_view`."""
     planned = lesion.simulated_zone or lesion.tumor
     points = baseline_from_followup.inverse_points(_outline(planned))
     pad = ROI_MM if lesion.simulated_zone is not None else ROI_MM + lesion.required_margin_mm
@@ -70,18 +78,25 @@ def view_lesion(case: Case, lesion: Lesion, baseline_from_followup: Transform, o
     return LesionView(lesion, image, Surroundings(prior_mm, tumor_mm, organ_mm, ratio), mapped)
 
 
+def is_in_view(case: Case, lesion: Lesion, baseline_from_followup: Transform) -> bool:
+    """Whether at least nine tenths of the tumor lie inside the follow-up scan."""
+    points = baseline_from_followup.inverse_points(_outline(lesion.tumor))
+    return float(case.followup.volume.geometry.contains(points).mean()) >= 0.9
+
+
 def segment(case: Case, view: LesionView) -> Zone | Reason:
     """The zone, or why there is none; an unknown contrast phase is settled by the liver's own brightness."""
     found = segment_zone(view.image, view.around, zone_is_darker=case.plan.organ != "lung")
-    dim = (
-        isinstance(found, Zone)
-        and case.followup.phase == "unknown"
-        and view.image.quantity == "ct_hu"
-        and case.plan.organ == "liver"
-        and found.intensities.organ < UNENHANCED_LIVER_HU
-    )
-    if dim:
-        return Reason("contrast_phase_missing", "The liver is not enhanced and no contrast phase could be established.")
+    unproven = view.image.quantity == "ct_hu" and case.followup.phase in ("unknown", "enhanced")
+    if not isinstance(found, Zone) or not unproven:
+        return found
+    if case.plan.organ == "liver":
+        missing = found.intensities.organ < UNENHANCED_LIVER_HU
+    else:
+        missing = case.followup.phase == "unknown"
+    if missing:
+        text = "Neither the image nor its tags prove that contrast was given; a contrast-enhanced scan is needed."
+        return Reason("contrast_phase_missing", text)
     return found
 
 
@@ -111,11 +126,15 @@ def assess_lesion(
         earlier=earlier,
         days=case.days_since_procedure,
     )
+    outcome, reasons = verdict.outcome, verdict.reasons
+    unproven = earlier_clean(earlier) is None and not found.intensities.tumor_is_distinguishable
+    if unproven and outcome in ("complete", "narrow_margin"):
+        reasons, outcome = (_LOOKS_ALIKE, *verdict.reasons), "not_assessable"
     return LesionAssessment(
         lesion_id=lesion.lesion_id,
-        outcome=verdict.outcome,
+        outcome=outcome,
         required_margin_mm=lesion.required_margin_mm,
-        reasons=(*verdict.reasons, *_remarks(found)),
+        reasons=(*reasons, *_remarks(found)),
         margin=margin,
         simulated_zone=_compared(view, found, surface) if lesion.simulated_zone else None,
         findings=findings,
@@ -176,7 +195,8 @@ def margin_sd_mm(intensities: Intensities, grid: Geometry, expected_error_mm: fl
 def _findings(case: Case, view: LesionView, zone: Zone) -> tuple[Finding, ...]:
     image, around, model = view.image, view.around, zone.intensities
     earlier = [(p, e) for p in case.previous for e in p.lesions if e.lesion_id == view.lesion.lesion_id]
-    clean = earlier_clean(tuple(e.outcome for _, e in earlier)) is not None
+    outcomes = tuple(e.outcome for _, e in earlier)
+    clean = earlier_clean(outcomes) is not None or "local_progression" in outcomes
     scene = Scene(
         image=image,
         baseline=sample(case.plan.baseline, view.baseline_points),
@@ -186,27 +206,20 @@ def _findings(case: Case, view: LesionView, zone: Zone) -> tuple[Finding, ...]:
         zone=model.zone,
         organ=model.organ,
         baseline_organ=_ring_median(case.plan.baseline, view.lesion.tumor),
-        noise=model.noise,
     )
     findings = find_nodules(scene, kind="new_enhancement" if clean else "residual_tumor")
     if not clean:
         tumor_enhances = abs(model.tumor - model.zone) > 2 * model.noise
         findings += find_uncovered(around.tumor_mm, zone.distance_mm, image.geometry, enhancing=tumor_enhances)
     for followup, found in earlier:
-        usable = found.zone is not None and not found.zone.is_empty and followup.baseline_from_followup is not None
-        if usable and followup.days_since_procedure > GROWTH_COUNTS_AFTER_DAYS:
-            earlier_mm = _earlier_zone_mm(found.zone, followup.baseline_from_followup, view.baseline_points)
+        # A zone that was not assessable may have been cut off by its scan.
+        if found.zone is None or found.zone.is_empty or found.outcome == "not_assessable":
+            continue
+        if followup.baseline_from_followup and followup.days_since_procedure > GROWTH_COUNTS_AFTER_DAYS:
+            points = followup.baseline_from_followup.inverse_points(view.baseline_points)
+            earlier_mm = sample_distance(found.zone, points)
             findings += find_growth(zone.distance_mm, earlier_mm, image.geometry)
     return tuple(findings)
-
-
-def _earlier_zone_mm(
-    zone: Mask | None, baseline_from_earlier: Transform | None, baseline_points: NDArray[np.float64]
-) -> Array:
-    """float32 signed distance (mm) to the earlier zone at points of the baseline."""
-    assert zone is not None
-    assert baseline_from_earlier is not None
-    return sample_distance(zone, baseline_from_earlier.inverse_points(baseline_points))
 
 
 def _compared(view: LesionView, zone: Zone, tumor: Surface) -> SimulatedZoneComparison:

@@ -54,7 +54,6 @@ class Scene:
     zone: float
     organ: float
     baseline_organ: float
-    noise: float
 
 
 def find_nodules(scene: Scene, *, kind: FindingKind, settings: ProgressionSettings | None = None) -> list[Finding]:

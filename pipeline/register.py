@@ -69,7 +69,7 @@ class Where:
     near: tuple[Box, ...]
     organ: Mask | None
     cut_baseline: Mask
-    cut_followup: Mask | None
+    cut_followup: Mask
     half: int | None = None
 
 

@@ -46,6 +46,8 @@ class Intensities:
     viable: float
     noise: float
     contrast_to_noise: float
+    tumor_is_distinguishable: bool = True
+    """False where viable tumor should be as dark as the zone: then what looks like zone may be tumor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,9 +156,10 @@ def _intensities(
     viable = organ * around.tumor_to_organ if sign > 0 else organ
     tumor = viable
     # A tumor that cannot be told from the zone, or that is brighter than the organ, has no class of its own.
-    if tumor < zone + max(0.25 * (organ - zone), noise) or tumor > organ:
+    distinguishable = tumor >= zone + max(0.25 * (organ - zone), noise)
+    if not distinguishable or tumor > organ:
         tumor = organ
-    return Intensities(zone, organ, tumor, viable, noise, contrast)
+    return Intensities(zone, organ, tumor, viable, noise, contrast, distinguishable)
 
 
 def _cost(values: Array, tissue: Array, model: Intensities, around: Surroundings, s: SegmentSettings) -> Array:

@@ -13,7 +13,7 @@ from pipeline.volume import Mask, Volume
 
 #: Beyond these a registration is refused. Same patient (real and made, other phase, other scanner): agreement 0.97 to
 #: 0.99, least Jacobian 0.90 to 1.0; two real patients: agreement 0.2 to 0.3; two made bodies of one shape: agreement
-#: 0.77 to 0.87, but Jacobian 2.0 and above. See docs/decisions/0040-registration-gate.md.
+#: 0.68 to 0.77, but Jacobian 2.0 and above. See docs/decisions/0040-registration-gate.md.
 LEAST_AGREEMENT = 0.6
 JACOBIAN_RANGE = (0.5, 1.8)
 MOST_EXPECTED_ERROR_MM = 4.0
@@ -53,6 +53,17 @@ def judge_registration(
             Reason("registration_uncertain", f"The registration may be off by {expected:.1f} mm at the tumor.")
         )
     return RegistrationQuality(not reasons, expected, jacobian, tuple(reasons))
+
+
+def worst_of(qualities: list[RegistrationQuality]) -> RegistrationQuality:
+    """What is said of the whole study: accepted only if all are, with the largest error and the least Jacobian."""
+    reasons = tuple(dict.fromkeys(r for q in qualities for r in q.reasons))
+    return RegistrationQuality(
+        all(q.accepted for q in qualities),
+        max((q.expected_error_mm for q in qualities if q.expected_error_mm is not None), default=None),
+        min((q.minimum_jacobian for q in qualities if q.minimum_jacobian is not None), default=None),
+        reasons,
+    )
 
 
 def agreement_around(

@@ -160,7 +160,8 @@ def contrast_phase(acquisition: Acquisition, volume: Volume) -> tuple[ContrastPh
         if estimate.phase not in ("unknown", "enhanced"):
             return estimate.phase, estimate.reason
     delay = seconds_after_injection(header)
-    if delay is not None and volume.quantity == "ct_hu":
+    # Tags are believed for a phase only where the image itself shows contrast: they are copied between series.
+    if delay is not None and estimate is not None and estimate.phase == "enhanced":
         by_time: ContrastPhase = "arterial" if delay < 50 else "portal_venous" if delay < 110 else "delayed"
         return by_time, f"It was acquired {delay:.0f} s after the contrast injection."
     if estimate is not None and estimate.phase == "enhanced":

@@ -25,6 +25,8 @@ def finding(kind: FindingKind) -> tuple[Finding, ...]:
         (4.99, (), (), "narrow_margin"),
         (-0.1, (), (), "incomplete_coverage"),
         (6.0, ("residual_tumor",), (), "incomplete_coverage"),
+        # A hole in the zone that the surface margin does not see.
+        (6.0, ("uncovered_tumor",), (), "incomplete_coverage"),
         (6.0, ("new_enhancement",), (), "incomplete_coverage"),
         (6.0, ("new_enhancement",), ("complete",), "local_progression"),
         (6.0, ("zone_growth",), ("narrow_margin",), "local_progression"),
@@ -36,6 +38,7 @@ def finding(kind: FindingKind) -> tuple[Finding, ...]:
         (1.0, (), ("complete", "not_assessable"), "complete"),
         # Progression does not go away by itself.
         (6.0, (), ("complete", "local_progression"), "local_progression"),
+        (6.0, (), ("local_progression",), "local_progression"),
     ],
 )
 def test_outcome(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -78,12 +80,29 @@ def test_constant_and_invalid_images_are_reasons() -> None:
         assert isinstance(segment_zone(flat, around), Reason)
 
 
-def test_a_dense_core_is_filled_and_told() -> None:
+def test_a_dense_core_is_filled_and_told_where_viable_tumor_would_be_brighter() -> None:
     image, around, truth = made(contrast=60, noise=10, core_hu=42)
-    found = segment_zone(image, around)
+    found = segment_zone(image, replace(around, tumor_to_organ=1.6))
     assert isinstance(found, Zone)
     assert dice(found.mask.voxels, truth) > 0.96
     assert found.bright_core_ml > 0.1
+
+
+def test_a_hole_as_bright_as_viable_tumor_stays_open() -> None:
+    image, around, _ = made(contrast=60, noise=10, core_hu=42)
+    found = segment_zone(image, around)
+    assert isinstance(found, Zone)
+    assert found.bright_core_ml == 0.0
+    hole = (around.tumor_mm > 5.0) & ~found.mask.voxels
+    assert hole.sum() * image.geometry.voxel_volume_mm3 > 200
+
+
+def test_tumor_as_dark_as_the_zone_is_told() -> None:
+    image, around, _ = made(contrast=60, noise=12)
+    for ratio, clear in ((1.0, True), (0.75, True), (0.5, False)):
+        found = segment_zone(image, replace(around, tumor_to_organ=ratio))
+        assert isinstance(found, Zone)
+        assert found.intensities.tumor_is_distinguishable is clear
 
 
 def test_prior_shrinks_with_time() -> None:
