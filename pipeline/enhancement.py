@@ -32,7 +32,7 @@ _TUBE_MM = 30.0
 _ROUND = 0.2
 _SPREAD_HU = 60.0
 #: Unenhanced blood has 35 to 65 HU, by its hematocrit; enhanced blood stays above that for the length of a study.
-_BLOOD_UNENHANCED_HU = 75.0
+BLOOD_UNENHANCED_HU = 75.0
 #: A liver below this is not filled yet, or fatty.
 _LIVER_UNENHANCED_HU = 75.0
 
@@ -89,7 +89,7 @@ def _judged(aorta_hu: float | None, liver_hu: float | None) -> PhaseEstimate:
 
     if aorta_hu is None:
         return answer("enhanced" if liver_hu is not None and liver_hu >= 85 else "unknown")
-    if aorta_hu < _BLOOD_UNENHANCED_HU:
+    if aorta_hu < BLOOD_UNENHANCED_HU:
         return answer("unenhanced" if liver_hu is None or liver_hu < _LIVER_UNENHANCED_HU else "unknown")
     if liver_hu is None:
         return answer("arterial" if aorta_hu > 280 else "enhanced")

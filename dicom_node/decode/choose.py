@@ -14,7 +14,7 @@ from dicom_node.decode.series import Acquisition, Series, read_series, read_volu
 from dicom_node.refusal import Refused
 from dicom_node.study import SeriesChoice
 from pipeline.case import ContrastPhase, Organ
-from pipeline.enhancement import PhaseEstimate, estimate_phase
+from pipeline.enhancement import BLOOD_UNENHANCED_HU, PhaseEstimate, estimate_phase
 from pipeline.volume import Volume
 
 #: Best phase first. Liver zones are judged on portal venous images, where parenchyma is brightest against the zone
@@ -159,9 +159,11 @@ def contrast_phase(acquisition: Acquisition, volume: Volume) -> tuple[ContrastPh
         estimate = estimate_phase(volume)
         if estimate.phase not in ("unknown", "enhanced"):
             return estimate.phase, estimate.reason
+        # Tags are copied between series: they are not believed where the image shows blood without contrast.
+        if estimate.aorta_hu is not None and estimate.aorta_hu < BLOOD_UNENHANCED_HU:
+            return "unknown", f"{estimate.reason} Its tags speak of contrast, its image does not."
     delay = seconds_after_injection(header)
-    # Tags are believed for a phase only where the image itself shows contrast: they are copied between series.
-    if delay is not None and estimate is not None and estimate.phase == "enhanced":
+    if delay is not None and estimate is not None:
         by_time: ContrastPhase = "arterial" if delay < 50 else "portal_venous" if delay < 110 else "delayed"
         return by_time, f"It was acquired {delay:.0f} s after the contrast injection."
     if estimate is not None and estimate.phase == "enhanced":
