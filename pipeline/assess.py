@@ -57,9 +57,7 @@ def assess(
     watch.stage("organ")
     organ = _organ(case)
     watch.stage("register")
-    start, _ = rigid_start(
-        case.followup.volume, case.plan.baseline, region=_planned_box(case), device=torch.device("cpu")
-    )
+    start = rigid_start(case.followup.volume, case.plan.baseline, region=_planned_box(case), device=torch.device("cpu"))
     unseen = [x.lesion_id for x in case.plan.lesions if not is_in_view(case, x, start)]
     if len(unseen) == len(case.plan.lesions):
         return _refused(case, _OUT_OF_VIEW, watch)
@@ -142,13 +140,13 @@ def _where(case: Case, start: Transform, organ: FoundOrgan) -> Where:
         boxes.append(box_of(start.inverse_points(planned.points_lps_mm())))
     region = Box(np.min([b.low for b in boxes], 0), np.max([b.high for b in boxes], 0)).grown(REGION_MM).meet(whole)
     near = tuple(b.grown(NEAR_MM).meet(whole) for b in boxes)
-    baseline_box = Box(start(_corners(region)).min(0), start(_corners(region)).max(0)).grown(20.0)
-    base = _grid_mm(baseline_box, case.plan.baseline.geometry.frame_uid, 2.0)
+    baseline_box = box_of(start(region.corners())).grown(20.0)
+    base = baseline_box.grid(2.0, case.plan.baseline.geometry.frame_uid)
     tumors = [lesion.tumor for lesion in case.plan.lesions]
     rim = _grown([organ.mask], base, ORGAN_RIM_MM, identity(base.frame_uid)) if organ.mask is not None else None
     zones = [lesion.simulated_zone or lesion.tumor for lesion in case.plan.lesions]
     slack = PRIOR_CUT_MM + max(0.0 if x.simulated_zone else x.required_margin_mm for x in case.plan.lesions)
-    followup_grid = _grid_mm(region.grown(15.0), case.followup.volume.geometry.frame_uid, 2.0)
+    followup_grid = region.grown(15.0).grid(2.0, case.followup.volume.geometry.frame_uid)
     return Where(
         box=region,
         near=near,
@@ -170,7 +168,7 @@ def _zone_cut(case: Case, transform: Transform, found: list[Zone | Reason]) -> M
     boxes = [extent_of(g) for g in grids]
     boxes += [box_of(transform.inverse_points(p.points_lps_mm())).grown(20.0) for p in planned]
     low, high = np.min([b.low for b in boxes], 0), np.max([b.high for b in boxes], 0)
-    grid = _grid_mm(Box(low, high), whole.frame_uid, 1.5)
+    grid = Box(low, high).grid(1.5, whole.frame_uid)
     same = identity(whole.frame_uid)
     out = Mask(np.zeros(grid.shape, bool), grid)
     zones = [z.mask for z in found if isinstance(z, Zone)]
@@ -238,18 +236,3 @@ def _grown(masks: list[Mask], grid: Geometry, by_mm: float, mask_from_grid: Tran
     for mask in masks:
         out |= resample_distance(mask, grid, mask_from_grid) > -by_mm
     return Mask(out, grid)
-
-
-def _grid_mm(box: Box, frame_uid: str, spacing_mm: float) -> Geometry:
-    """An isotropic LPS-aligned grid over a box."""
-    counts = np.maximum(2, np.ceil((box.high - box.low) / spacing_mm)).astype(int)[::-1]
-    matrix = np.zeros((4, 4))
-    for k, axis in enumerate((2, 1, 0)):
-        matrix[axis, k] = spacing_mm
-    matrix[:3, 3] = box.low
-    matrix[3, 3] = 1
-    return Geometry((int(counts[0]), int(counts[1]), int(counts[2])), matrix, frame_uid)
-
-
-def _corners(box: Box) -> np.ndarray:
-    return np.stack(np.meshgrid(*np.stack([box.low, box.high], 1), indexing="ij"), -1).reshape(-1, 3)

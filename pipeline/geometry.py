@@ -124,3 +124,13 @@ class Geometry:
         return bool(np.abs(self.lps_of(corners) - other.lps_of(corners)).max() <= tolerance_mm) and bool(
             np.abs(self.lps_from_index - other.lps_from_index).max() <= tolerance_mm
         )
+
+
+def upright_grid(shape: ArrayLike, spacing_mm: ArrayLike, first_lps_mm: ArrayLike, frame_uid: str) -> Geometry:
+    """A grid whose k, j, i run along LPS z, y, x. shape, spacing_mm: in [k, j, i] order; first_lps_mm: first voxel."""
+    k, j, i = (int(n) for n in np.asarray(shape))
+    matrix = np.zeros((4, 4))
+    matrix[[2, 1, 0], [0, 1, 2]] = spacing_mm
+    matrix[:3, 3] = first_lps_mm
+    matrix[3, 3] = 1.0
+    return Geometry((k, j, i), matrix, frame_uid)

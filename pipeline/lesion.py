@@ -21,6 +21,7 @@ from pipeline.judge import earlier_clean, judge_lesion
 from pipeline.margin import MarginMap, Surface, measure_margin, surface_at_zero, surface_of_mask
 from pipeline.organ import FoundOrgan
 from pipeline.progression import Scene, find_growth, find_nodules, find_uncovered
+from pipeline.sampling import box_of
 from pipeline.segment import Intensities, Surroundings, Zone, prior_scale, segment_zone
 from pipeline.transform import Transform, identity, resample_distance, sample, sample_distance
 from pipeline.volume import Mask, Volume
@@ -28,6 +29,8 @@ from pipeline.volume import Mask, Volume
 Array = NDArray[np.float32]
 
 ROI_MM = 30.0
+#: About as many points measure how much of a tumor is covered, however small it is.
+COVERAGE_POINTS = 200_000
 #: Zones still grow in the first days after heating (microwave: median volume +57 % from the end of the procedure to
 #: 24 h later, a CT series of 26 ablations), so growth counts only against a later zone. The three weeks are this
 #: project's own choice.
@@ -105,7 +108,7 @@ def assess_lesion(
 ) -> LesionAssessment:
     """The lesion's answer on the follow-up's own grid."""
     lesion, full = view.lesion, case.followup.volume.geometry
-    tumor = Mask(view.around.tumor_mm > 0, view.image.geometry)
+    tumor = _tumor_voxels(view)
     if isinstance(found, Reason):
         return not_assessable(lesion, (found,), tumor=tumor.embedded_in(full))
     if _cut_by_border(found.mask, full):
@@ -115,8 +118,8 @@ def assess_lesion(
     surface = _carried(surface_of_mask(lesion.tumor), transform)
     zone_surface = surface_at_zero(found.level, found.mask.geometry)
     measured = measure_margin(surface, zone_surface, found.level, found.mask.geometry)
-    uncovered = tumor - found.mask
-    margin = _margin(measured, tumor, found, uncovered, quality)
+    coverage = _coverage(lesion.tumor, surface, found, transform)
+    margin = _margin(measured, coverage, found, quality)
     findings = _findings(case, view, found)
     earlier = tuple(e.outcome for p in case.previous for e in p.lesions if e.lesion_id == lesion.lesion_id)
     verdict = judge_lesion(
@@ -140,7 +143,7 @@ def assess_lesion(
         findings=findings,
         zone=found.mask.embedded_in(full),
         tumor=tumor.embedded_in(full),
-        uncovered=uncovered.embedded_in(full),
+        uncovered=(tumor - found.mask).embedded_in(full),
     )
 
 
@@ -162,19 +165,46 @@ def not_assessable(
     )
 
 
-def _margin(measured: MarginMap, tumor: Mask, zone: Zone, uncovered: Mask, quality: RegistrationQuality) -> Margin:
+def _tumor_voxels(view: LesionView) -> Mask:
+    """The tumor on the follow-up's grid; one that slips between voxel centers keeps the voxel nearest to it."""
+    return Mask(_inside(view.around.tumor_mm), view.image.geometry)
+
+
+def _inside(depth_mm: Array) -> NDArray[np.bool_]:
+    """Points inside a region, at least the deepest one."""
+    return np.asarray(depth_mm > min(0.0, float(depth_mm.max()) - 1e-6))
+
+
+@dataclass(frozen=True)
+class _Coverage:
+    tumor_ml: float
+    uncovered_ml: float
+
+
+def _coverage(tumor: Mask, surface: Surface, zone: Zone, baseline_from_followup: Transform) -> _Coverage:
+    """How much tumor there is on the follow-up and how much of it lies outside the zone, finer than its voxels."""
+    box = box_of(surface.vertices_lps_mm).grown(1.0)
+    volume_mm3 = float(np.prod(box.high - box.low))
+    grid = box.grid(float(np.clip((volume_mm3 / COVERAGE_POINTS) ** (1 / 3), 0.1, 1.0)), zone.mask.geometry.frame_uid)
+    points = grid.grid_lps()
+    inside = _inside(sample_distance(tumor, baseline_from_followup(points)))
+    level = sample(Volume(zone.level, zone.mask.geometry, "ct_hu"), points[inside], outside=-1.0)
+    voxel_ml = grid.voxel_volume_mm3 / 1000.0
+    return _Coverage(float(inside.sum()) * voxel_ml, float((level <= 0).sum()) * voxel_ml)
+
+
+def _margin(measured: MarginMap, coverage: _Coverage, zone: Zone, quality: RegistrationQuality) -> Margin:
     value = measured.minimal_margin_mm
     half = 1.96 * margin_sd_mm(zone.intensities, zone.mask.geometry, quality.expected_error_mm or 0.0)
     x, y, z = measured.tumor.vertices_lps_mm[measured.thinnest]
-    covered = 1.0 - uncovered.volume_ml / tumor.volume_ml if not tumor.is_empty else 1.0
     return Margin(
         minimal_margin_mm=value,
         minimal_margin_interval_mm=(value - half, value + half),
         minimal_margin_point_lps_mm=(float(x), float(y), float(z)),
-        tumor_volume_ml=tumor.volume_ml,
+        tumor_volume_ml=coverage.tumor_ml,
         zone_volume_ml=zone.mask.volume_ml,
-        covered_fraction=covered,
-        uncovered_volume_ml=uncovered.volume_ml,
+        covered_fraction=1.0 - coverage.uncovered_ml / coverage.tumor_ml,
+        uncovered_volume_ml=coverage.uncovered_ml,
         surface_fraction_below_0mm=measured.surface_fraction_below(0.0),
         surface_fraction_below_5mm=measured.surface_fraction_below(5.0),
     )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.case import Applicator, Case, FollowUp, Lesion, Outcome, Plan, Point, ProtocolPhase
-from pipeline.geometry import FloatArray, Geometry, frozen
+from pipeline.geometry import FloatArray, Geometry, frozen, upright_grid
 from pipeline.phantom_body import Body, Phase, Plane, Scan, Sheet, blended, level_hu, made_body, noise_hu, render
 from pipeline.phantom_shape import Blob, Dented, Motion, least_margin, surface_points, volume_grid
 from pipeline.volume import Mask, Volume
@@ -30,12 +30,9 @@ class Grid:
 
     def geometry(self, frame_uid: str) -> Geometry:
         """The grid in a frame of reference; its first voxel is rounded to 0.01 mm, so that DICOM can say it exactly."""
-        matrix = np.zeros((4, 4))
-        matrix[[2, 1, 0], [0, 1, 2]] = self.spacing_mm
-        middle = (np.array(self.shape) - 1) / 2
-        matrix[:3, 3] = np.round(np.array(self.center_lps_mm) - matrix[:3, :3] @ middle, 2)
-        matrix[3, 3] = 1.0
-        return Geometry(self.shape, matrix, frame_uid)
+        half = ((np.array(self.shape) - 1) / 2 * self.spacing_mm)[::-1]
+        first = np.round(np.array(self.center_lps_mm) - half, 2)
+        return upright_grid(self.shape, self.spacing_mm, first, frame_uid)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.geometry import FloatArray, Geometry
+from pipeline.geometry import Geometry
 from pipeline.sampling import (
     Box,
     Field,
@@ -87,9 +87,9 @@ def deform_in_halves(
 
 
 def mean_of(first: Transform, second: Transform) -> Transform:
-    """The transform half-way between two that share matrix and control points."""
-    assert first.field is not None
-    assert second.field is not None
+    """The transform half-way between two that share matrix and control points. Raises ValueError without splines."""
+    if first.field is None or second.field is None:
+        raise ValueError("only transforms with a spline have a mean")
     middle = (first.field.coefficients_mm + second.field.coefficients_mm) / 2
     return replace(first, field=SplineField(middle, first.field.grid))
 
@@ -144,7 +144,7 @@ class _Cost:
         rigid = replace(start, field=None)
         fixed_box = where.box.grown(15.0)
         fixed_part = followup.crop(_index_box(followup.geometry, fixed_box))
-        corners = _corners(fixed_box.grown(25.0))
+        corners = fixed_box.grown(25.0).corners()
         moving_part = baseline.crop(_index_box(baseline.geometry, Box(rigid(corners).min(0), rigid(corners).max(0))))
         fw, mw = window_of(followup), window_of(baseline)
         fixed_values, fixed_grid = smoothed(fixed_part, spacing_mm=level.image_mm, low=fw.low, high=fw.high)
@@ -255,10 +255,6 @@ def _range(values: NDArray[np.float32]) -> tuple[float, float]:
     return float(low), float(max(high, low + 1.0))
 
 
-def _corners(box: Box) -> FloatArray:
-    return np.stack(np.meshgrid(*np.stack([box.low, box.high], 1), indexing="ij"), -1).reshape(-1, 3)
-
-
 def _index_box(geometry: Geometry, box: Box) -> tuple[slice, slice, slice]:
     inner = box.meet(extent_of(geometry))
-    return geometry.box_around(_corners(inner), pad_mm=2.0)
+    return geometry.box_around(inner.corners(), pad_mm=2.0)

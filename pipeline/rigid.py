@@ -21,8 +21,8 @@ _ROLLS_DEG = (0.0, -15.0, 15.0)
 _LEAST_OVERLAP = 0.3  # of the smaller image, for a translation to be considered
 
 
-def rigid_start(followup: Volume, baseline: Volume, *, region: Box, device: torch.device) -> tuple[Transform, float]:
-    """The rigid map from follow-up to baseline and its mutual information (nats), from several starts.
+def rigid_start(followup: Volume, baseline: Volume, *, region: Box, device: torch.device) -> Transform:
+    """The rigid map from follow-up to baseline, from several starts.
 
     region: the part of the baseline (LPS mm) that matters most; the second stage looks only there and 40 mm around.
     """
@@ -34,10 +34,9 @@ def rigid_start(followup: Volume, baseline: Volume, *, region: Box, device: torc
     best = min(candidates, key=lambda c: c[1])
     fine = _Pair.of(followup, baseline, spacing_mm=3.0, device=device)
     back = Transform(baseline.geometry.frame_uid, followup.geometry.frame_uid, best[0]).inverse_points
-    corners = np.stack(np.meshgrid(*np.stack([region.low, region.high], 1), indexing="ij"), -1).reshape(-1, 3)
-    near = box_of(back(corners)).grown(40.0).meet(whole)
-    matrix, loss = fine.refine(best[0], near, steps=60, rate=0.8)
-    return Transform(baseline.geometry.frame_uid, followup.geometry.frame_uid, matrix), -loss
+    near = box_of(back(region.corners())).grown(40.0).meet(whole)
+    matrix, _ = fine.refine(best[0], near, steps=60, rate=0.8)
+    return Transform(baseline.geometry.frame_uid, followup.geometry.frame_uid, matrix)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,14 +161,8 @@ def _coarse(
     """Values in [0, 1] and where they are known, on an LPS-aligned grid at `COARSE_MM`, rolled by `roll_deg`."""
     values, geometry = smoothed(volume, spacing_mm=COARSE_MM, low=window.low, high=window.high)
     box = extent_of(volume.geometry)
-    counts = np.maximum(1, np.ceil((box.high - box.low) / COARSE_MM)).astype(int)[::-1]
-    matrix = np.zeros((4, 4))
-    for k, axis in enumerate((2, 1, 0)):
-        matrix[axis, k] = COARSE_MM
-    matrix[:3, 3] = box.low + COARSE_MM / 2
-    matrix[3, 3] = 1
     frame = volume.geometry.frame_uid
-    grid = Geometry((int(counts[0]), int(counts[1]), int(counts[2])), matrix, frame)
+    grid = Box(box.low + COARSE_MM / 2, box.high + COARSE_MM / 2).grid(COARSE_MM, frame)
     quantity = volume.quantity
     out = resample(Volume(values, geometry, quantity), grid, Transform(frame, frame, _roll(roll_deg, volume)), order=1)
     known = np.isfinite(out)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.geometry import FloatArray, Geometry
+from pipeline.geometry import FloatArray, Geometry, upright_grid
 from pipeline.volume import Volume
 
 Array = NDArray[np.float32]
@@ -107,6 +107,16 @@ class Box:
     def meet(self, other: Box) -> Box:
         return Box(np.maximum(self.low, other.low), np.maximum(np.minimum(self.high, other.high), self.low + 1.0))
 
+    def corners(self) -> FloatArray:
+        """(8, 3) LPS millimetres."""
+        return np.stack(np.meshgrid(*np.stack([self.low, self.high], 1), indexing="ij"), -1).reshape(-1, 3)
+
+    def grid(self, spacing_mm: float, frame_uid: str) -> Geometry:
+        """An isotropic upright grid whose first voxel is the low corner and whose last lies within a spacing of the
+        high one."""
+        counts = np.maximum(2, np.ceil((self.high - self.low) / spacing_mm)).astype(int)
+        return upright_grid(counts[::-1], spacing_mm, self.low, frame_uid)
+
 
 def box_of(points_lps_mm: FloatArray) -> Box:
     """The box around (n, 3) points."""
@@ -146,14 +156,7 @@ def spline_grid(box: Box, spacing_mm: float, frame_uid: str) -> Geometry:
     """Control points of a cubic B-spline whose domain holds the box; [k, j, i] runs along LPS z, y, x."""
     cells = np.maximum(1, np.ceil((box.high - box.low) / spacing_mm)).astype(int)
     middle = (box.high + box.low) / 2
-    origin = middle - (cells / 2 + 1) * spacing_mm
-    matrix = np.zeros((4, 4))
-    for k, axis in enumerate((2, 1, 0)):
-        matrix[axis, k] = spacing_mm
-    matrix[:3, 3] = origin
-    matrix[3, 3] = 1
-    shape = cells[::-1] + 3
-    return Geometry((int(shape[0]), int(shape[1]), int(shape[2])), matrix, frame_uid)
+    return upright_grid(cells[::-1] + 3, spacing_mm, middle - (cells / 2 + 1) * spacing_mm, frame_uid)
 
 
 def spline_basis(coordinates: torch.Tensor, origin_mm: float, spacing_mm: float, count: int) -> torch.Tensor:

@@ -165,11 +165,6 @@ def sample(
     return np.asarray(out)
 
 
-def resample_mask(source: Mask, onto: Geometry, source_from_onto: Transform) -> Mask:
-    """The region on the grid `onto`, carried by its signed distance so that its edge stays sub-voxel smooth."""
-    return Mask(resample_distance(source, onto, source_from_onto) > 0, onto)
-
-
 def resample_distance(source: Mask, onto: Geometry, source_from_onto: Transform) -> NDArray[np.float32]:
     """float32 ``[k, j, i]`` signed distance in mm to the region's edge on the grid `onto`, positive inside.
 

@@ -12,6 +12,7 @@ from pipeline.assessment import Assessment
 from pipeline.case import Case, EarlierFollowUp, EarlierLesion
 from pipeline.phantom import Phantom, make_phantom
 from pipeline.phantom_stories import story
+from pipeline.volume import Mask
 
 
 def run(phantom: Phantom, number: int = 0, previous: tuple[EarlierFollowUp, ...] = ()) -> Assessment:
@@ -106,3 +107,34 @@ def test_progress_and_times_are_told(incomplete_phantom: Phantom) -> None:
     assert told == ["organ", "register", "segment", "register_near_lesion", "measure"]
     assert set(found.timing_s) == set(told)
     assert all(v > 0 for v in found.timing_s.values())
+
+
+@pytest.mark.parametrize("name", ["complete", "incomplete"])
+def test_a_tumor_smaller_than_a_followup_voxel_has_a_volume_and_a_mask(name: str) -> None:
+    phantom = make_phantom(story(name))
+    lesion = phantom.plan.lesions[0]
+    grid = lesion.tumor.geometry
+    # One voxel: at the tumor's middle (covered), or at the end of the tumor that the zone leaves free.
+    truth = phantom.followups[0].truth
+    free = truth.tumor - truth.zone
+    if free.is_empty:
+        at = lesion.tumor.centroid_lps_mm
+    else:
+        inside = lesion.tumor.points_lps_mm()
+        shift = free.centroid_lps_mm - truth.tumor.centroid_lps_mm
+        at = inside[np.argmax(inside @ shift)]
+    voxels = np.zeros(grid.shape, bool)
+    voxels[tuple(np.round(grid.index_of(at)).astype(int))] = True
+    small = replace(lesion, tumor=Mask(voxels, grid))
+    plan = replace(phantom.plan, lesions=(small,))
+    found = assess(Case(plan, phantom.followups[0].followup)).lesions[0]
+    assert found.tumor is not None
+    assert not found.tumor.is_empty
+    assert found.margin is not None
+    assert 0 < found.margin.tumor_volume_ml < 0.1
+    if name == "complete":
+        assert found.margin.minimal_margin_mm > 0
+        assert found.margin.covered_fraction == pytest.approx(1.0)
+    else:
+        assert found.outcome == "incomplete_coverage"
+        assert found.margin.covered_fraction < 1.0

@@ -30,7 +30,7 @@ def start(incomplete_phantom: Phantom) -> Transform:
     lesion = incomplete_phantom.plan.lesions[0]
     region = box_of(lesion.tumor.points_lps_mm())
     followup = incomplete_phantom.followups[0].followup.volume
-    found, _ = rigid_start(followup, incomplete_phantom.plan.baseline, region=region, device=torch.device("cpu"))
+    found = rigid_start(followup, incomplete_phantom.plan.baseline, region=region, device=torch.device("cpu"))
     return found
 
 
@@ -60,7 +60,7 @@ def test_rigid_start_finds_a_far_origin(incomplete_phantom: Phantom) -> None:
     matrix[:3, 3] += (60.0, -45.0, 300.0)
     moved = Volume(baseline.voxels, replace(baseline.geometry, lps_from_index=matrix, frame_uid="other"), "ct_hu")
     region = box_of(incomplete_phantom.plan.lesions[0].tumor.points_lps_mm())
-    found, _ = rigid_start(moved, baseline, region=region, device=torch.device("cpu"))
+    found = rigid_start(moved, baseline, region=region, device=torch.device("cpu"))
     middle = (region.low + region.high) / 2
     assert np.linalg.norm(found(middle + np.array([60.0, -45.0, 300.0])) - middle) < 1.0
 

@@ -17,7 +17,6 @@ from pipeline.transform import (
     itk_transform,
     resample,
     resample_distance,
-    resample_mask,
     transform_from_itk,
 )
 from pipeline.volume import Mask, Volume, signed_distance_mm
@@ -149,7 +148,7 @@ def test_resampling_refuses_other_frames() -> None:
     with pytest.raises(FrameMismatch):
         resample(volume, geometry, identity("b"))
     with pytest.raises(FrameMismatch):
-        resample_mask(Mask(np.ones((5, 5, 5), bool), geometry), geometry, identity("b"))
+        resample_distance(Mask(np.ones((5, 5, 5), bool), geometry), geometry, identity("b"))
 
 
 def ball(geometry: Geometry, radius_mm: float) -> Mask:
@@ -160,7 +159,7 @@ def ball(geometry: Geometry, radius_mm: float) -> Mask:
 def test_a_ball_keeps_its_size_on_another_grid() -> None:
     source = ball(grid((25, 40, 40), (3.0, 1.5, 1.5), np.array([-30.0, -30.0, -36.0]), "a"), 15.0)
     onto = grid((60, 60, 60), (1.1, 1.0, 1.2), source.centroid_lps_mm - 33, "a")
-    moved = resample_mask(source, onto, identity("a"))
+    moved = Mask(resample_distance(source, onto, identity("a")) > 0, onto)
     assert moved.volume_ml == pytest.approx(4 / 3 * np.pi * 15**3 / 1000, rel=0.05)
     assert moved.centroid_lps_mm == pytest.approx(source.centroid_lps_mm, abs=0.3)
 
