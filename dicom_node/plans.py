@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dicom_node.decode.files import scan
 from dicom_node.decode.plan import PlanFile, read_plan_file
+from dicom_node.durable import clear_leftovers, whole_folder
 from dicom_node.ledger import Ledger, RegisteredPlan
 from dicom_node.refusal import Refused
 
@@ -87,19 +85,20 @@ def _read(files: Iterable[Path], key: str) -> bytes:
 
 
 def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write the files into a new folder that appears whole; one that is already there has the same content."""
-    if folder.exists():
+    """Write the files into a folder that appears whole; one that is there already is kept if it holds just these."""
+    clear_leftovers(folder)
+    if _holds(folder, contents):
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".arriving-"))
     try:
-        for name, content in contents.items():
-            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-            (fresh / name).write_bytes(content)
-        try:
-            os.rename(fresh, folder)
-        except OSError:
-            if not folder.exists():  # else another process registered the same plan at the same moment
-                raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        with whole_folder(folder) as fresh:
+            for name, content in contents.items():
+                (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+                (fresh / name).write_bytes(content)
+    except OSError:
+        if not _holds(folder, contents):  # else another process registered the same plan at the same moment
+            raise
+
+
+def _holds(folder: Path, contents: Mapping[str, bytes]) -> bool:
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return files.keys() == contents.keys() and all(files[name].read_bytes() == contents[name] for name in contents)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import subprocess
 import threading
 import time
@@ -167,8 +166,6 @@ class Worker:
         finished = self._settings.data_folder / record.folder / "assessment.json"
         if finished.exists():  # a result folder appears whole: written just before an earlier process died
             return {"document": json.loads(finished.read_text(encoding="utf-8"))}
-        for left in finished.parent.parent.glob(f".{finished.parent.name}.*"):  # half-written by one that was killed
-            shutil.rmtree(left, ignore_errors=True)
         with self._slots:
             if self._stop.is_set():
                 raise _Stopping

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
+from dicom_node.durable import write_file
 from dicom_node.identity import Identity
 from dicom_node.refusal import Refused
 
@@ -32,36 +31,11 @@ class Store:
             identity.series_instance_uid,
             f"{identity.sop_instance_uid}.dcm",
         )
-        _write_whole(self._root / relative, content)
+        write_file(self._root / relative, content)
         return relative
 
     def put_aside(self, identity: Identity, content: bytes, sha256: str) -> Path:
         """The relative path of an instance that has the UID of a stored one and other bytes."""
         relative = Path("conflicts", identity.sop_instance_uid, f"{sha256}.dcm")
-        _write_whole(self._root / relative, content)
+        write_file(self._root / relative, content)
         return relative
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write to a temporary file beside `path`, sync it, and rename: a reader sees all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".arriving-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-        _sync_folder(path.parent)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """The renamed entry itself is on the disk: a power cut cannot take back what the sender was told is stored."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

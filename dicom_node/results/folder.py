@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
+from dicom_node.durable import clear_leftovers, whole_folder
 from dicom_node.refusal import Refused
 from dicom_node.results.identity import identity_of
 from dicom_node.results.masks import write_masks
@@ -39,21 +37,12 @@ def write_results(
     """
     target = out.resolve()
     try:
+        clear_leftovers(target)
         _check_replaceable(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = target.with_name(f".{target.name}.writing-{uuid4().hex}")
-        fresh.mkdir()
+        with whole_folder(target) as fresh:
+            return _fill(fresh, assessment, study, (earlier_timing_s, started), settings)
     except OSError as problem:
         raise _refusal(target, problem) from problem
-    try:
-        document = _fill(fresh, assessment, study, (earlier_timing_s, started), settings)
-        _sync(fresh)
-        _put_in_place(fresh, target)
-    except OSError as problem:
-        raise _refusal(target, problem) from problem
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return document
 
 
 def _fill(
@@ -90,37 +79,6 @@ def _check_replaceable(target: Path) -> None:
         "cannot_write_results",
         f"{target} exists and is not a result folder; name a new folder or an empty one for the results.",
     )
-
-
-def _put_in_place(fresh: Path, target: Path) -> None:
-    """Renames the complete folder into place; the old one is set aside first and comes back if that fails."""
-    if not target.exists():
-        fresh.rename(target)
-    else:
-        aside = target.with_name(f".{target.name}.replaced-{uuid4().hex}")
-        target.rename(aside)
-        try:
-            fresh.rename(target)
-        except OSError:
-            aside.rename(target)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
-    _sync_entry(target.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Everything below the folder is on the disk, not only in memory: a power cut leaves no empty files behind."""
-    for path in sorted(folder.rglob("*")):
-        _sync_entry(path)
-    _sync_entry(folder)
-
-
-def _sync_entry(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _refusal(target: Path, problem: OSError) -> Refused:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from dicom_node import durable
 from dicom_node.refusal import Refused
 from dicom_node.results import folder as folder_module
 from dicom_node.results.masks import ras_affine
@@ -136,14 +137,16 @@ def test_a_new_result_replaces_the_old_one_whole(made, write, tmp_path):
 
 
 @pytest.mark.usefixtures("bare")
-@pytest.mark.parametrize("at", ["write_masks", "write_objects", "_sync"])
-def test_a_full_disk_leaves_the_old_result(made, write, tmp_path, monkeypatch, at):
+@pytest.mark.parametrize(
+    ("module", "at"), [(folder_module, "write_masks"), (folder_module, "write_objects"), (durable, "_sync")]
+)
+def test_a_full_disk_leaves_the_old_result(made, write, tmp_path, monkeypatch, module, at):
     out, before = write(*one(made))
 
     def full(*_args, **_kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(folder_module, at, full)
+    monkeypatch.setattr(module, at, full)
     with pytest.raises(Refused) as refused:
         write(*one(made, "complete"))
     assert refused.value.code == "cannot_write_results"
@@ -214,3 +217,23 @@ def test_an_empty_folder_and_missing_parents_are_fine(made, write, tmp_path):
     write(*one(made))
     out, _ = write(*one(made), name="a/b/c")
     assert (out / "assessment.json").exists()
+
+
+@pytest.mark.usefixtures("bare")
+def test_what_a_killed_writer_left_is_cleared_and_its_old_result_comes_back(made, write, tmp_path):
+    out, before = write(*one(made))
+    out.rename(tmp_path / ".result.replaced-1")
+    (tmp_path / ".result.writing-1").mkdir()
+    (tmp_path / ".result.writing-1" / "zone.nii.gz").write_bytes(b"half")
+
+    def broken(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(Refused):
+        patched.setattr(folder_module, "write_masks", broken)
+        write(*one(made, "complete"))
+    assert json.loads((out / "assessment.json").read_text()) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+    write(*one(made, "complete"))
+    assert json.loads((out / "assessment.json").read_text())["outcome"] == "complete"
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
