@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.phantom_shape import Blob, Point, smooth_max, smooth_min
+from pipeline.phantom_vessels import Vessels, liver_vessels
 
 Phase = Literal["unenhanced", "arterial", "portal_venous"]
 Plane = NDArray[Any]
@@ -52,16 +53,6 @@ def level_hu(tissue: str, phase: Phase, contrast_scale: float = 1.0) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Vessels:
-    """Tapered tubes. starts_mm, ends_mm: (n, 3); radii_mm: (n, 2) at start and end; tissue: a key of `LEVELS_HU`."""
-
-    tissue: str
-    starts_mm: FloatArray
-    ends_mm: FloatArray
-    radii_mm: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
 class Body:
     """One person. scale: (3,) this person's size against the standard one; texture: rows of (wave per mm, phase)."""
 
@@ -81,14 +72,7 @@ class Body:
 
     def vessel_distance_mm(self, point_lps_mm: Point) -> float:
         """The distance from a point to the nearest wall of a liver vessel, negative inside one."""
-        point = np.asarray(point_lps_mm) / self.scale
-        found = []
-        for tree in self.vessels:
-            axes = tree.ends_mm - tree.starts_mm
-            share = np.clip(((point - tree.starts_mm) * axes).sum(1) / (axes * axes).sum(1), 0, 1)
-            away = np.linalg.norm(tree.starts_mm + share[:, None] * axes - point, axis=1)
-            found.append((away - tree.radii_mm.max(1)).min())
-        return float(min(found))
+        return min(tree.distance_mm(np.asarray(point_lps_mm) / self.scale) for tree in self.vessels)
 
 
 @dataclass(frozen=True)
@@ -131,7 +115,13 @@ def made_body(seed: int) -> Body:
         ("vena cava", Blob((-19.0, 40.0, 0.0), (12.5, 10.0, 4000.0))),
     )
     empty = Body(scale, (right, left), organs, (), np.zeros((0, 4)))
-    return Body(scale, (right, left), organs, _liver_vessels(empty, rng), _texture(rng))
+    return Body(
+        scale,
+        (right, left),
+        organs,
+        liver_vessels(lambda points: empty.liver_depth_mm(points * scale), rng),
+        _texture(rng),
+    )
 
 
 def render(
@@ -326,49 +316,3 @@ def _texture_hu(points: Plane, texture: FloatArray) -> Plane:
 def _bowel_centers(rng: np.random.Generator) -> FloatArray:
     centers = np.array([(x, y, z) for z in (-120.0, -85.0) for x in (-20.0, 25.0, 70.0) for y in (-45.0, -5.0)])
     return np.asarray(centers + rng.uniform(-6, 6, centers.shape))
-
-
-@dataclass(frozen=True, eq=False)
-class _Tube:
-    start: FloatArray
-    end: FloatArray
-    radius: float
-
-
-def _liver_vessels(body: Body, rng: np.random.Generator) -> tuple[Vessels, ...]:
-    hilum, top = np.array([-36.0, 2.0, -12.0]), np.array([-20.0, 34.0, 58.0])
-    portal = [_Tube(np.array([-6.0, 16.0, -48.0]), hilum, 6.3)]
-    for end in ((-88.0, 14.0, -14.0), (-78.0, -30.0, 20.0), (-6.0, -44.0, 24.0)):
-        _grow(portal, _Tube(hilum, np.array(end), 5.2), body, rng, left=4)
-    hepatic: list[_Tube] = []
-    for end in ((-96.0, 26.0, 30.0), (-58.0, -28.0, 38.0), (-4.0, -36.0, 42.0)):
-        _grow(hepatic, _Tube(top, np.array(end), 5.0), body, rng, left=4)
-    return tuple(
-        Vessels(
-            tissue,
-            np.array([tube.start for tube in tree]),
-            np.array([tube.end for tube in tree]),
-            np.array([(tube.radius, 0.96 * tube.radius) for tube in tree]),
-        )
-        for tissue, tree in (("portal vein", portal), ("hepatic vein", hepatic))
-    )
-
-
-def _grow(tree: list[_Tube], branch: _Tube, body: Body, rng: np.random.Generator, *, left: int) -> None:
-    """Adds a slightly bent branch and its daughters, which share its cross-section (Murray's law, exponent 3)."""
-    start, end, radius = branch.start, branch.end, branch.radius
-    middle = (start + end) / 2 + rng.standard_normal(3) * np.linalg.norm(end - start) * 0.08
-    tree += [_Tube(start, middle, radius), _Tube(middle, end, radius * 0.96)]
-    if left == 0:
-        return
-    share = rng.uniform(0.35, 0.65)
-    length = max(16.0, float(np.linalg.norm(end - middle)) * 1.45)
-    ahead = (end - middle) / np.linalg.norm(end - middle)
-    for part in (share, 1 - share):
-        # Of a few ways to go, the one that stays in the liver and away from the vessels already there.
-        turns = ahead + rng.standard_normal((12, 3)) * 0.55
-        tips = end + turns / np.linalg.norm(turns, axis=1, keepdims=True) * length * rng.uniform(0.75, 1.1)
-        deep = body.liver_depth_mm(tips * body.scale)
-        crowd = np.linalg.norm(tips[:, None] - np.array([tube.end for tube in tree]), axis=-1).min(1)
-        best = tips[int(np.argmax(np.minimum(deep, 8.0) + 0.6 * np.minimum(crowd, 20.0)))]
-        _grow(tree, _Tube(end, best, max(0.9, radius * 0.95 * part ** (1 / 3))), body, rng, left=left - 1)
