@@ -72,9 +72,12 @@ def run_batch(source: Path, settings: Settings, progress: Progress, *, tools: To
 
 
 def _assess_all(archive: Archive, settings: Settings, ledger: Ledger, progress: Progress, tools: Tools | None) -> None:
-    """Wait until nothing of the archive is due any more, with a worker of our own unless one is running."""
+    """Wait until nothing of the archive is due any more, with a worker of our own unless one is running.
+
+    And until every result was sent or at least tried; a node that runs later goes on with what a PACS did not take.
+    """
     order = Order(ARCHIVE_PRIORITY, version("marginwatch"))
-    if not _due(archive, ledger, order):
+    if not _due(archive, ledger, order) and not _untried(ledger, settings):
         return
     with _worker(settings, tools):
         mine = _entries(archive, ledger)
@@ -83,7 +86,7 @@ def _assess_all(archive: Archive, settings: Settings, ledger: Ledger, progress: 
         ongoing = True
         while ongoing:
             time.sleep(_LOOK_EVERY_S)
-            ongoing = _due(archive, ledger, order)
+            ongoing = _due(archive, ledger, order) or _untried(ledger, settings)
             for entry in _entries(archive, ledger):
                 if not _is_open(entry) and _key(entry) not in told:
                     told.add(_key(entry))
@@ -112,6 +115,12 @@ def _due(archive: Archive, ledger: Ledger, order: Order) -> bool:
     studies = StudyIndex(s for s in ledger.studies() if s.study_instance_uid in archive.studies)
     plans = {plan.plan_id for plan in ledger.plans() if plan.plan_id in archive.plans or studies.followups(plan)}
     return any(record.plan_id in plans for record in due(ledger, order))
+
+
+def _untried(ledger: Ledger, settings: Settings) -> bool:
+    """Whether something is owed to one of the destinations that nobody has tried to send yet."""
+    names = {destination.name for destination in settings.send}
+    return any(send.state == "pending" and send.destination in names for send in ledger.owed())
 
 
 def _entries(archive: Archive, ledger: Ledger) -> list[Entry]:

@@ -15,6 +15,7 @@ from dicom_node.identity import Identity
 from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, PLANS, SENDS, STUDIES, open_engine
 
 AssessmentState = Literal["queued", "running", "done", "refused", "failed"]
+SendState = Literal["pending", "sent", "failed"]
 ENDED: tuple[AssessmentState, ...] = ("done", "refused", "failed")
 
 ROUTED_PRIORITY = 1
@@ -82,11 +83,11 @@ class AssessmentRecord:
 
 @dataclass(frozen=True)
 class Send:
-    """How sending one assessment's objects to one destination went."""
+    """How sending one assessment's objects to one destination went; what is not sent yet is tried again."""
 
     assessment_id: str
     destination: str
-    state: Literal["sent", "failed"]
+    state: SendState
     text: str
     at: float
 
@@ -218,7 +219,9 @@ class Ledger:
             )
 
     def started(self, assessment_id: str) -> None:
-        self._set(assessment_id, state="running")
+        with self._engine.begin() as connection:
+            mine = ASSESSMENTS.c.assessment_id == assessment_id
+            connection.execute(update(ASSESSMENTS).where(mine).values(state="running"))
 
     def ended(
         self,
@@ -228,10 +231,21 @@ class Ledger:
         document: Mapping[str, Any] | None = None,
         code: str = "",
         text: str = "",
+        send_to: Sequence[str] = (),
     ) -> None:
-        """Record how an assessment ended: done with its document, or refused or failed with a code and a sentence."""
+        """Record how an assessment ended: done with its document, or refused or failed with a code and a sentence.
+
+        send_to: names of the destinations to which its objects are owed from now on.
+        """
         stored = "" if document is None else json.dumps(document)
-        self._set(assessment_id, state=state, document=stored, code=code, text=text, ended_at=self._clock())
+        now = self._clock()
+        ending = {"state": state, "document": stored, "code": code, "text": text, "ended_at": now}
+        with self._engine.begin() as connection:
+            mine = ASSESSMENTS.c.assessment_id == assessment_id
+            connection.execute(update(ASSESSMENTS).where(mine).values(ending))
+            for destination in send_to:
+                owed = Send(assessment_id, destination, "pending", "not tried yet", now)
+                connection.execute(self._insert_new(SENDS).values(vars(owed)))
 
     def reopen_failed(self) -> None:
         """Let every failed assessment be made once more: as if nothing had been assessed from its inputs."""
@@ -255,7 +269,7 @@ class Ledger:
 
     # -- sends
 
-    def sent(self, assessment_id: str, destination: str, *, state: Literal["sent", "failed"], text: str) -> None:
+    def sent(self, assessment_id: str, destination: str, *, state: SendState, text: str) -> None:
         row = vars(Send(assessment_id, destination, state, text, self._clock()))
         insert = self._insert(SENDS).values(row)
         keys = [SENDS.c.assessment_id, SENDS.c.destination]
@@ -265,17 +279,19 @@ class Ledger:
     def sends(self, assessment_id: str) -> list[Send]:
         return [Send(**row) for row in self._rows(SENDS, SENDS.c.assessment_id == assessment_id)]
 
+    def owed(self) -> list[Send]:
+        """Everything that a destination has not taken yet, the oldest assessment first."""
+        ended = select(ASSESSMENTS.c.ended_at).where(ASSESSMENTS.c.assessment_id == SENDS.c.assessment_id)
+        query = select(SENDS).where(SENDS.c.state != "sent").order_by(ended.scalar_subquery(), SENDS.c.destination)
+        with self._engine.connect() as connection:
+            return [Send(**row) for row in connection.execute(query).mappings()]
+
     # -- SQL
 
     def _rows(self, table: Table, where: Any = None) -> list[dict[str, Any]]:
         query = select(table) if where is None else select(table).where(where)
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
-
-    def _set(self, assessment_id: str, **values: Any) -> None:
-        with self._engine.begin() as connection:
-            mine = ASSESSMENTS.c.assessment_id == assessment_id
-            connection.execute(update(ASSESSMENTS).where(mine).values(values))
 
     def _insert(self, table: Table) -> Any:
         """An INSERT that knows ON CONFLICT, which SQLAlchemy has for each database apart."""

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID, StepOptions
 
 from dicom_node.child import ChildBroke, Job, assess_in_child
 from dicom_node.ledger import ENDED, AssessmentRecord, Ledger
+from dicom_node.outbox import BackOff, Outbox
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order, route
 from dicom_node.send import send_files
-from dicom_node.settings import Destination, Settings
+from dicom_node.settings import Settings
 
 _LOG = logging.getLogger("marginwatch.queue")
 
@@ -32,8 +33,6 @@ _LOG = logging.getLogger("marginwatch.queue")
 _WORKFLOW_VERSION = "1"
 _ROUTE_EVERY_S = 0.5
 _POLL_EVERY_S = 0.25
-_SEND_ATTEMPTS = 10
-_SEND_FIRST_WAIT_S = 2.0
 #: After so many process deaths in the middle of one assessment, that assessment is taken for the cause.
 _DEATHS_ALLOWED = 5
 
@@ -48,7 +47,7 @@ class Tools:
 
     assess: Callable[..., dict[str, Any]] = assess_in_child
     send: Callable[..., int] = send_files
-    send_first_wait_s: float = _SEND_FIRST_WAIT_S
+    back_off: BackOff = field(default_factory=BackOff)
 
 
 class Worker:
@@ -63,6 +62,14 @@ class Worker:
         self._slots = threading.BoundedSemaphore(settings.worker.concurrency)
         self._children: set[subprocess.Popen[str]] = set()
         self._submitted: set[str] = set()
+        self._outbox = Outbox(
+            ledger,
+            settings.data_folder,
+            settings.send,
+            calling_ae_title=settings.listener.ae_title,
+            back_off=self._tools.back_off,
+            send=self._tools.send,
+        )
         self._router = threading.Thread(target=self._route_until_stopped, name="router", daemon=True)
 
     def start(self) -> None:
@@ -81,8 +88,8 @@ class Worker:
         DBOS.register_queue(
             "assess", worker_concurrency=self._settings.worker.concurrency, polling_interval_sec=_POLL_EVERY_S
         )
-        DBOS.register_queue("send", worker_concurrency=4, polling_interval_sec=_POLL_EVERY_S)
         self._router.start()
+        self._outbox.start()
 
     def stop(self) -> None:
         """Stop now. What runs is killed and goes on at the next start."""
@@ -90,26 +97,13 @@ class Worker:
         for child in list(self._children):
             child.kill()
         self._router.join()
+        self._outbox.stop()
         DBOS.destroy(destroy_registry=True)
 
     def _register_workflows(self) -> None:
         assessing = StepOptions(
             name="assess", retries_allowed=True, max_attempts=self._settings.worker.attempts, interval_seconds=1.0
         )
-        sending = StepOptions(
-            name="send",
-            retries_allowed=True,
-            max_attempts=_SEND_ATTEMPTS,
-            interval_seconds=self._tools.send_first_wait_s,
-        )
-
-        def send_results(assessment_id: str, destination_name: str) -> None:
-            try:
-                count = DBOS.run_step(sending, self._send, assessment_id, destination_name)
-                state, text = "sent", f"{count} objects"
-            except Exception as problem:  # noqa: BLE001  the worker: whatever a peer or a bug brings, it goes on
-                state, text = "failed", _last_cause(problem)
-            DBOS.run_step({"name": "record_send"}, self._record_send, assessment_id, destination_name, state, text)
 
         def assess_study(assessment_id: str) -> None:
             try:
@@ -117,15 +111,8 @@ class Worker:
             except Exception as problem:  # noqa: BLE001  the worker: a bug in one study must not stop the next
                 answer = {"failed": _last_cause(problem)}
             DBOS.run_step({"name": "record"}, self._record, assessment_id, answer)
-            if "document" not in answer:
-                return
-            for destination in self._settings.send:
-                with SetWorkflowID(f"{assessment_id}-{destination.name}"):
-                    DBOS.enqueue_workflow("send", send_workflow, assessment_id, destination.name)
 
-        workflow = partial(DBOS.workflow, max_recovery_attempts=_DEATHS_ALLOWED)
-        send_workflow = workflow(name="send_results")(send_results)
-        self._assess_study = workflow(name="assess_study")(assess_study)
+        self._assess_study = DBOS.workflow(name="assess_study", max_recovery_attempts=_DEATHS_ALLOWED)(assess_study)
 
     # -- routing
 
@@ -193,30 +180,13 @@ class Worker:
 
     def _record(self, assessment_id: str, answer: dict[str, Any]) -> None:
         if "document" in answer:
-            self._ledger.ended(assessment_id, "done", document=answer["document"])
+            owed_to = [destination.name for destination in self._settings.send]
+            self._ledger.ended(assessment_id, "done", document=answer["document"], send_to=owed_to)
         elif "refused" in answer:
             self._ledger.ended(assessment_id, "refused", **answer["refused"])
         else:
             _LOG.error("assessment %s failed: %s", assessment_id[:16], answer["failed"])
             self._ledger.ended(assessment_id, "failed", code="failed", text=answer["failed"])
-
-    def _send(self, assessment_id: str, destination_name: str) -> int:
-        if self._stop.is_set():
-            raise _Stopping
-        folder = self._settings.data_folder / self._ledger.assessment(assessment_id).folder / "dicom"
-        destination = self._destination(destination_name)
-        return self._tools.send(
-            sorted(folder.glob("*.dcm")), destination, calling_ae_title=self._settings.listener.ae_title
-        )
-
-    def _destination(self, name: str) -> Destination:
-        for destination in self._settings.send:
-            if destination.name == name:
-                return destination
-        raise LookupError(f"{name} is no longer among the destinations")
-
-    def _record_send(self, assessment_id: str, destination_name: str, state: Any, text: str) -> None:
-        self._ledger.sent(assessment_id, destination_name, state=state, text=text)
 
 
 def job_of(record: AssessmentRecord, ledger: Ledger, data_folder: Path) -> Job:

@@ -17,6 +17,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from dicom_node.ledger import Ledger
+from dicom_node.outbox import BackOff
 from dicom_node.queue import Tools
 from dicom_node.serve import Node, Part
 from dicom_node.settings import ListenerSettings, ReviewSettings, Settings, WorkerSettings
@@ -162,7 +163,7 @@ class Bench:
 
     def node(self, *parts: Part, **changed: Any) -> Node:
         settings = replace(self.settings, **changed)
-        node = Node(settings, parts=parts, tools=Tools(assess=self.stand_in, send_first_wait_s=0.1))
+        node = Node(settings, parts=parts, tools=Tools(assess=self.stand_in, back_off=BackOff(0.01, 0.05)))
         self.nodes.append(node)
         node.start()
         return node

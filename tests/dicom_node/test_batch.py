@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from dicom_node.child import ChildBroke
 from dicom_node.plans import register_plan
 from dicom_node.queue import Tools
 from dicom_node.refusal import Refused
+from dicom_node.settings import Destination
 
 
 class Silent:
@@ -117,8 +119,6 @@ def test_a_folder_without_anything_is_refused(bench):
 
 
 def test_results_inside_the_archive_are_not_taken_for_studies(bench, archive):
-    from dataclasses import replace
-
     settings = replace(bench.settings, data_folder=archive / "out")
     for _ in range(2):
         report = run_batch(archive, settings, Silent(), tools=Tools(assess=bench.stand_in))
@@ -133,3 +133,21 @@ def test_a_plan_must_not_name_files_outside_its_folder(bench):
     (bench.folder / "secret.nii.gz").write_bytes(b"x")
     with pytest.raises(Refused):
         register_plan(folder, bench.ledger(), bench.settings.data_folder)
+
+
+def test_results_are_sent_before_the_batch_ends(bench, archive):
+    taken: list[str] = []
+
+    def answer(job):
+        (Path(job.out) / "dicom").mkdir(parents=True)
+        (Path(job.out) / "dicom" / "report.dcm").touch()
+        return bench.document("1.2")
+
+    def send(files, *_, **__):
+        taken.extend(str(file) for file in files)
+        return len(files)
+
+    bench.stand_in.answer = answer
+    settings = replace(bench.settings, send=(Destination("PACS", "127.0.0.1", 104),))
+    report = run_batch(archive, settings, Silent(), tools=Tools(assess=bench.stand_in, send=send))
+    assert len(set(taken)) == len(taken) == len(report.assessed) == 3

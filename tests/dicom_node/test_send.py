@@ -11,6 +11,8 @@ import pytest
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from dicom_node.identity import identity_of
+from dicom_node.ledger import Send
+from dicom_node.outbox import BackOff
 from dicom_node.plans import register_plan
 from dicom_node.send import NotSent, send_files
 from dicom_node.settings import Destination
@@ -80,25 +82,83 @@ def test_a_peer_that_is_away_is_an_error(bench):
     gc.collect()
 
 
-def test_results_are_sent_again_until_the_peer_takes_them(bench, pacs):
+def assessed_follow_up(bench, *destinations: Destination):
+    """A node that has assessed a follow-up with three result objects, and the assessment's record."""
+
     def answer(job):
         written(bench, Path(job.out) / "dicom")
         return bench.document("1.2")
 
     bench.stand_in.answer = answer
-    pacs.statuses = [0xA700, 0xA700]
     patient = bench.patient("P2")
-    ledger = bench.ledger()
-    register_plan(patient.plan_folder(bench.folder / "plan"), ledger, bench.settings.data_folder)
-    node = bench.node("worker", send=(pacs.destination,))
+    node = bench.node("worker", send=destinations)
+    register_plan(patient.plan_folder(bench.folder / "plan"), node.ledger, bench.settings.data_folder)
     for study, date in (("baseline", "20260105"), ("followup", "20260215")):
         for dataset in patient.slices(study, date):
             path = bench.folder / f"{dataset.SOPInstanceUID}.dcm"
             path.write_bytes(bench.file_bytes(dataset))
             node.ledger.arrived(identity_of(dataset), path)
-    record = bench.wait_until(lambda: worklist(node.ledger)[0].record)
-    (send,) = bench.wait_until(lambda: node.ledger.sends(record.assessment_id))
-    assert (send.state, send.text) == ("sent", "3 objects")
+    return node, bench.wait_until(lambda: worklist(node.ledger)[0].record)
+
+
+def sent(node, record) -> Send | None:
+    """The send that succeeded."""
+    return next((send for send in node.ledger.sends(record.assessment_id) if send.state == "sent"), None)
+
+
+def test_results_are_sent_again_until_the_peer_takes_them(bench, pacs):
+    """More often than any fixed number of tries: a PACS may be away for days."""
+    pacs.statuses = [0xA700] * 15
+    node, record = assessed_follow_up(bench, pacs.destination)
+    send = bench.wait_until(lambda: sent(node, record))
+    assert send.text == "3 objects"
     assert len(pacs.received) == 3
+    assert node.ledger.owed() == []
     assert json.loads((Path(bench.stand_in.jobs[0].out) / "assessment.json").read_text())["outcome"] == "complete"
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+def test_a_failed_send_is_taken_up_again_when_the_node_starts(bench):
+    away = Destination("PACS", "127.0.0.1", bench.free_port())
+    node, record = assessed_follow_up(bench, away)
+    failed = bench.wait_until(lambda: [s for s in node.ledger.sends(record.assessment_id) if s.state == "failed"])
+    assert "cannot be reached" in failed[0].text
+    bench.stop(node)
+    pacs = Pacs(away.port)
+    try:
+        again = bench.node("worker", send=(away,))
+        assert bench.wait_until(lambda: sent(again, record)).destination == away.name
+        assert len(pacs.received) == 3
+        assert len(bench.stand_in.jobs) == 1
+    finally:
+        pacs.stop()
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+def test_a_peer_that_is_away_holds_no_other_up_and_its_corrected_address_gets_what_it_is_owed(bench, pacs):
+    wrong = Destination("ARCHIVE", "127.0.0.1", bench.free_port())
+    node, record = assessed_follow_up(bench, wrong, pacs.destination)
+    assert bench.wait_until(lambda: sent(node, record)).destination == pacs.destination.name
+    bench.stop(node)
+    ledger = bench.ledger()
+    assert [send.destination for send in ledger.owed()] == [wrong.name]
     ledger.close()
+    corrected = Pacs(bench.free_port())
+    try:
+        again = bench.node("worker", send=(Destination("ARCHIVE", "127.0.0.1", corrected.destination.port),))
+        bench.wait_until(lambda: again.ledger.owed() == [])
+        assert len(corrected.received) == 3
+    finally:
+        corrected.stop()
+    gc.collect()
+
+
+def test_tries_become_rarer_but_never_cease():
+    back_off = BackOff()
+    waits_s = [back_off.after(0)]
+    while len(waits_s) < 1000:
+        waits_s.append(back_off.after(waits_s[-1]))
+    assert waits_s[:4] == [2, 4, 8, 16]
+    assert max(waits_s) == waits_s[-1] == 600
+    assert sum(waits_s) > 6 * 24 * 3600

@@ -1,0 +1,123 @@
+"""What the PACSs have yet to take: every result is sent until it is taken, however long a PACS is away.
+
+The ledger holds what is owed, so nothing is forgotten when the node stops. Sending needs no durable engine: sending
+again is harmless, the objects keep their UIDs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicom_node.ledger import Ledger, Send
+from dicom_node.send import NotSent, send_files
+from dicom_node.settings import Destination
+
+_LOG = logging.getLogger("marginwatch.outbox")
+
+_LOOK_EVERY_S = 0.5
+#: A PACS that is being asked at the stop may take its time to answer; the answer is then lost, not the result.
+_STOP_WITHIN_S = 2.0
+
+
+@dataclass(frozen=True)
+class BackOff:
+    """How long to wait between two tries: twice as long each time, up to the longest."""
+
+    first_s: float = 2.0
+    longest_s: float = 600.0
+
+    def after(self, waited_s: float) -> float:
+        """The wait that follows one of `waited_s`; 0 before the first."""
+        return min(2 * waited_s or self.first_s, self.longest_s)
+
+
+@dataclass
+class _Delay:
+    wait_s: float = 0.0
+    until: float = 0.0
+
+
+class Outbox:
+    """Sends what is owed until stopped; each destination in a thread of its own, so that none waits for another.
+
+    Everything owed is tried at once after the start; the waits between two tries are kept in memory only.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        data_folder: Path,
+        destinations: Sequence[Destination],
+        *,
+        calling_ae_title: str,
+        back_off: BackOff,
+        send: Callable[..., int] = send_files,
+    ) -> None:
+        self._ledger = ledger
+        self._data_folder = data_folder
+        self._destinations = destinations
+        self._calling_ae_title = calling_ae_title
+        self._back_off = back_off
+        self._send = send
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._serve_until_stopped, args=(x,), name=f"send {x.name}", daemon=True)
+            for x in destinations
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(_STOP_WITHIN_S)
+
+    def _serve_until_stopped(self, destination: Destination) -> None:
+        delays: dict[tuple[str, str], _Delay] = {}
+        while not self._stop.wait(min(_LOOK_EVERY_S, self._back_off.first_s)):
+            try:
+                self._serve(destination, delays)
+            except Exception:  # noqa: BLE001  a worker: a database that is away for a moment comes back
+                _LOG.exception("the results to be sent could not be looked up; trying again")
+
+    def _serve(self, destination: Destination, delays: dict[tuple[str, str], _Delay]) -> None:
+        """Try everything that is owed to a destination and has waited long enough, oldest first."""
+        for owed in self._ledger.owed():
+            if self._stop.is_set():
+                return
+            if not self._takes(destination, owed):
+                continue
+            delay = delays.setdefault((owed.assessment_id, owed.destination), _Delay())
+            if time.monotonic() >= delay.until and not self._try(destination, owed):
+                delay.wait_s = self._back_off.after(delay.wait_s)
+                delay.until = time.monotonic() + delay.wait_s
+
+    def _try(self, destination: Destination, owed: Send) -> bool:
+        """Whether the destination has now taken the objects of one assessment."""
+        folder = self._data_folder / self._ledger.assessment(owed.assessment_id).folder / "dicom"
+        try:
+            files = sorted(folder.glob("*.dcm"))
+            if not files:
+                raise NotSent(f"there are no objects in {folder}")
+            count = self._send(files, destination, calling_ae_title=self._calling_ae_title)
+        except Exception as problem:  # noqa: BLE001  a worker: whatever a peer or a bug brings, it goes on
+            if not self._stop.is_set():
+                _LOG.warning("results were not sent and will be sent again: %s", problem)
+            self._ledger.sent(owed.assessment_id, owed.destination, state="failed", text=str(problem))
+            return False
+        self._ledger.sent(owed.assessment_id, owed.destination, state="sent", text=f"{count} objects")
+        return True
+
+    def _takes(self, destination: Destination, owed: Send) -> bool:
+        """Whether it is owed to this destination, or to the one this was before its address was corrected."""
+        if owed.destination in (known.name for known in self._destinations):
+            return owed.destination == destination.name
+        same_title = [x for x in self._destinations if owed.destination.startswith(f"{x.ae_title}@")]
+        return same_title == [destination]
