@@ -1,10 +1,12 @@
-"""Who an instance is, read from the first elements of its dataset; pixel data is never touched."""
+"""Who an instance is and when it was taken, read from the first elements of its dataset, never from pixel data."""
 
 from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from io import BytesIO
 
 from pydicom.dataset import Dataset
@@ -40,8 +42,9 @@ _IMAGE_CLASSES = frozenset(
         LegacyConvertedEnhancedMRImageStorage,
     }
 )
-#: When the images were taken, best first.
-_DATES = ("AcquisitionDate", "AcquisitionDateTime", "SeriesDate", "StudyDate", "ContentDate")
+#: When the images were taken, and what the study says of it; best first.
+_OWN_DAY = ("AcquisitionDateTime", "AcquisitionDate")
+_STUDY_DAY = ("StudyDate", "SeriesDate", "ContentDate")
 
 
 @dataclass(frozen=True)
@@ -73,15 +76,27 @@ def identity_of(dataset: Dataset) -> Identity:
         value = dataset.get(keyword)
         return "" if value is None else str(value).strip().rstrip("\0")
 
-    dates = (text(keyword)[:8] for keyword in _DATES)
+    acquired = acquired_on(text)
     return Identity(
         sop_instance_uid=text("SOPInstanceUID"),
         sop_class_uid=text("SOPClassUID"),
         study_instance_uid=text("StudyInstanceUID"),
         series_instance_uid=text("SeriesInstanceUID"),
         patient_id=text("PatientID"),
-        acquired=next((date for date in dates if len(date) == 8 and date.isdigit()), ""),
+        acquired=acquired.strftime("%Y%m%d") if acquired else "",
     )
+
+
+def acquired_on(text: Callable[[str], str]) -> date | None:
+    """The day of acquisition; the study's day where the tags are more than a day apart (shifted in de-identification).
+
+    text: an element's value by its keyword, empty where it is missing. None where no element holds a date.
+    """
+    own = next((day for day in (_day(text(keyword)) for keyword in _OWN_DAY) if day), None)
+    study = next((day for day in (_day(text(keyword)) for keyword in _STUDY_DAY) if day), None)
+    if own is None or study is None:
+        return own or study
+    return own if abs(own - study) <= timedelta(days=1) else study
 
 
 def read_identity(encoded: bytes, transfer_syntax_uid: str) -> Identity:
@@ -107,6 +122,14 @@ def read_identity(encoded: bytes, transfer_syntax_uid: str) -> Identity:
         BytesLengthException,
     ) as problem:
         raise Refused("broken_dataset", f"The dataset cannot be read: {problem}.") from None
+
+
+def _day(text: str) -> date | None:
+    """The day that a DICOM date or date and time begins with."""
+    try:
+        return datetime.strptime(text[:8] + "+0000", "%Y%m%d%z").date() if len(text) >= 8 else None
+    except ValueError:
+        return None
 
 
 def _is_past_identity(tag: BaseTag, _vr: str | None, _length: int) -> bool:

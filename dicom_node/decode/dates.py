@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
+from dicom_node import identity
 from dicom_node.decode.files import Header
 from dicom_node.refusal import Refused
 
@@ -12,19 +13,13 @@ LONGEST_DELAY_S = 600.0
 
 
 def acquired_on(header: Header) -> date:
-    """The day of acquisition; the study's day where the tags are more than a day apart (shifted in de-identification).
-
-    Raises Refused ``no_date``.
-    """
-    days = [day for day in (_day(header, keyword) for keyword in ("AcquisitionDateTime", "AcquisitionDate")) if day]
-    study = [day for day in (_day(header, keyword) for keyword in ("StudyDate", "SeriesDate", "ContentDate")) if day]
-    if not days and not study:
+    """The day of acquisition (see `identity.acquired_on`). Raises Refused ``no_date``."""
+    day = identity.acquired_on(header.text)
+    if day is None:
         raise Refused(
             "no_date", f"{header.path.name} does not say when it was acquired; send images with a Study Date."
         )
-    if days and (not study or abs(days[0] - study[0]) <= timedelta(days=1)):
-        return days[0]
-    return study[0]
+    return day
 
 
 def seconds_after_injection(header: Header) -> float | None:
@@ -34,14 +29,6 @@ def seconds_after_injection(header: Header) -> float | None:
         return None
     delay = (end - start).total_seconds()
     return delay if 0 < delay <= LONGEST_DELAY_S else None
-
-
-def _day(header: Header, keyword: str) -> date | None:
-    text = header.text(keyword)[:8]
-    try:
-        return datetime.strptime(text + "+0000", "%Y%m%d%z").date() if len(text) == 8 else None
-    except ValueError:
-        return None
 
 
 def _time(header: Header, keyword: str) -> datetime | None:

@@ -52,6 +52,8 @@ INDEX_TAGS = (
     "StudyDate",
     "SeriesDate",
     "AcquisitionDate",
+    "AcquisitionDateTime",
+    "ContentDate",
     "StudyDescription",
     "SeriesDescription",
     "ImageType",
