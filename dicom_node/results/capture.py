@@ -9,17 +9,19 @@ import numpy as np
 from pydicom import Dataset
 
 from dicom_node.results.equipment import maker, processing_equipment, reference, stamp
-from dicom_node.results.identity import SERIES, Identity
+from dicom_node.results.identifiers import SERIES, Identifiers
 from dicom_node.results.pictures import Picture
 from pipeline.case import Organ
 
 
-def captures(pictures: Sequence[Picture], head: Dataset, organ: Organ, identity: Identity) -> tuple[hd.sc.SCImage, ...]:
+def captures(
+    pictures: Sequence[Picture], head: Dataset, organ: Organ, identifiers: Identifiers
+) -> tuple[hd.sc.SCImage, ...]:
     """One RGB object a picture, all in one series of the follow-up's study; no patient is named in the pixels."""
-    return tuple(_capture(picture, number, head, organ, identity) for number, picture in enumerate(pictures, 1))
+    return tuple(_capture(picture, number, head, organ, identifiers) for number, picture in enumerate(pictures, 1))
 
 
-def _capture(picture: Picture, number: int, head: Dataset, organ: Organ, identity: Identity) -> hd.sc.SCImage:
+def _capture(picture: Picture, number: int, head: Dataset, organ: Organ, identifiers: Identifiers) -> hd.sc.SCImage:
     series_number, description = SERIES["capture"]
     left, right, top, bottom = tuple(picture.plane.letters)
     made = hd.sc.SCImage(
@@ -28,17 +30,17 @@ def _capture(picture: Picture, number: int, head: Dataset, organ: Organ, identit
         bits_allocated=8,
         coordinate_system=hd.CoordinateSystemNames.PATIENT,
         study_instance_uid=head.StudyInstanceUID,
-        series_instance_uid=identity.series_uid("capture"),
+        series_instance_uid=identifiers.series_uid("capture"),
         series_number=series_number,
-        sop_instance_uid=identity.instance_uid("capture", number),
+        sop_instance_uid=identifiers.instance_uid("capture", number),
         instance_number=number,
         patient_orientation=(right, bottom),
         series_description=description,
         specific_character_set="ISO_IR 192",
-        contributing_equipment=[processing_equipment(identity)],
-        **maker(identity),
+        contributing_equipment=[processing_equipment(identifiers)],
+        **maker(identifiers),
     )
-    stamp(made, head, identity)
+    stamp(made, head, identifiers)
     made.SeriesDate, made.SeriesTime = made.ContentDate, made.ContentTime
     made.ImageType = ["DERIVED", "SECONDARY"]
     made.ConversionType = "WSD"

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
 from dicom_node.results.focus import focus_of, suspicious_finding
-from dicom_node.results.identity import Identity
+from dicom_node.results.identifiers import Identifiers
 from dicom_node.results.legend import (
     ENERGY_NAMES,
     FINDING_NAMES,
@@ -50,7 +50,7 @@ def report_pdf(
     assessment: Assessment,
     study: StudyCase,
     planes: Sequence[Sequence[Plane]],
-    identity: Identity,
+    identifiers: Identifiers,
 ) -> bytes:
     """The PDF. planes: of each lesion, in the order of the assessment's lesions."""
     # matplotlib embeds Type 3 fonts unless told otherwise: subsetting as TrueType takes half a second more.
@@ -63,9 +63,9 @@ def report_pdf(
     _write_scale(page, assessment.lesions)
     _write_table(page, assessment.lesions)
     _write_texts(page, assessment, study)
-    _write_foot(page, identity)
+    _write_foot(page, identifiers)
     out = BytesIO()
-    about = {"Title": "Ablation follow-up", "Creator": "Marginwatch", "CreationDate": identity.created}
+    about = {"Title": "Ablation follow-up", "Creator": "Marginwatch", "CreationDate": identifiers.created}
     canvas.print_pdf(out, metadata=about)
     return out.getvalue()
 
@@ -275,10 +275,10 @@ def _write_texts(page: Page, assessment: Assessment, study: StudyCase) -> None:
         page.y += 1.2
 
 
-def _write_foot(page: Page, identity: Identity) -> None:
+def _write_foot(page: Page, identifiers: Identifiers) -> None:
     page.y = HEIGHT_MM - EDGE_MM
     page.rule()
     page.y += 1.5
     page.text(0, NOT_FOR_DIAGNOSIS, 8.5, weight="bold")
-    made = f"Marginwatch {identity.software_version}, {identity.created:%Y-%m-%d %H:%M}"
+    made = f"Marginwatch {identifiers.software_version}, {identifiers.created:%Y-%m-%d %H:%M}"
     page.text(page.width, made, 8, ha="right", color=QUIET)

@@ -8,17 +8,17 @@ from pydicom import Dataset
 from pydicom.valuerep import DA, TM
 
 from dicom_node import codes
-from dicom_node.results.identity import MANUFACTURER, MODEL, Identity
+from dicom_node.results.identifiers import MANUFACTURER, MODEL, Identifiers
 from dicom_node.results.sources import SHARED
 
 
-def maker(identity: Identity) -> dict[str, str]:
+def maker(identifiers: Identifiers) -> dict[str, str]:
     """The arguments by which highdicom names the equipment."""
     return {
         "manufacturer": MANUFACTURER,
         "manufacturer_model_name": MODEL,
-        "software_versions": identity.software_version,
-        "device_serial_number": identity.device_uid,
+        "software_versions": identifiers.software_version,
+        "device_serial_number": identifiers.device_uid,
     }
 
 
@@ -31,26 +31,26 @@ def private_scheme() -> CodingSchemeIdentificationItem:
     )
 
 
-def processing_equipment(identity: Identity) -> hd.ContributingEquipment:
+def processing_equipment(identifiers: Identifiers) -> hd.ContributingEquipment:
     """This software as the equipment that processed the images (IHE AI Results wants it with its device UID)."""
     item = hd.ContributingEquipment(
         MANUFACTURER,
         codes.PROCESSING_EQUIPMENT,
         manufacturer_model_name=MODEL,
-        software_versions=identity.software_version,
+        software_versions=identifiers.software_version,
         contribution_description="Registration, segmentation and margin measurement",
     )
-    item.DeviceUID = identity.device_uid
+    item.DeviceUID = identifiers.device_uid
     return item
 
 
-def stamp(made: Dataset, head: Dataset, identity: Identity) -> None:
+def stamp(made: Dataset, head: Dataset, identifiers: Identifiers) -> None:
     """Completes an object in place: patient and study as in the scan, and one moment of creation for all results."""
     for keyword in SHARED:
         if keyword in head:
             made[keyword] = head[keyword]
-    made.InstanceCreationDate = made.ContentDate = DA(identity.created.date())
-    made.InstanceCreationTime = made.ContentTime = TM(identity.created.time().replace(microsecond=0))
+    made.InstanceCreationDate = made.ContentDate = DA(identifiers.created.date())
+    made.InstanceCreationTime = made.ContentTime = TM(identifiers.created.time().replace(microsecond=0))
 
 
 def reference(head: Dataset) -> Dataset:

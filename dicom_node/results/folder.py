@@ -11,7 +11,7 @@ from typing import Any
 
 from dicom_node.durable import clear_leftovers, whole_folder
 from dicom_node.refusal import Refused
-from dicom_node.results.identity import identity_of
+from dicom_node.results.identifiers import identifiers_of
 from dicom_node.results.masks import write_masks
 from dicom_node.results.objects import write_objects
 from dicom_node.results.record import record_of
@@ -60,7 +60,7 @@ def _fill(
         write_transform(transform, folder / "baseline_from_followup.h5")
     document = record_of(assessment, study, settings=settings)
     created = datetime.now().astimezone().replace(tzinfo=None)
-    write_objects(assessment, study, identity_of(assessment, study, document, created), folder)
+    write_objects(assessment, study, identifiers_of(assessment, study, document, created), folder)
     now = time.monotonic()
     stages_s = {**earlier_s, **assessment.timing_s, "write": now - writing, "total": now - started}
     document["timing_s"] = {stage: round(seconds, 3) for stage, seconds in stages_s.items()}

@@ -16,7 +16,7 @@ from pydicom.sr.codedict import codes as public
 from pydicom.sr.coding import Code
 
 from dicom_node import codes
-from dicom_node.results.identity import MODEL, Identity
+from dicom_node.results.identifiers import MODEL, Identifiers
 from dicom_node.results.legend import FINDING_NAMES
 from dicom_node.results.segmentation import Segment
 from pipeline.assessment import Finding, LesionAssessment, Margin
@@ -38,7 +38,7 @@ class Setting:
     series_instance_uid: str
     segmentation: Dataset | None
     segments: Sequence[Segment]
-    identity: Identity
+    identifiers: Identifiers
 
 
 def groups_of(lesion: LesionAssessment, setting: Setting) -> Iterator[sr.Template]:
@@ -72,10 +72,12 @@ def _group(
     evaluated: bool = False,
 ) -> sr.Template:
     shared = {
-        "tracking_identifier": sr.TrackingIdentifier(setting.identity.tracking_uid(lesion.lesion_id), lesion.lesion_id),
+        "tracking_identifier": sr.TrackingIdentifier(
+            setting.identifiers.tracking_uid(lesion.lesion_id), lesion.lesion_id
+        ),
         "time_point_context": _time_point(setting),
         "algorithm_id": sr.AlgorithmIdentification(
-            MODEL, setting.identity.software_version, family=public.DCM.ArtificialIntelligence
+            MODEL, setting.identifiers.software_version, family=public.DCM.ArtificialIntelligence
         ),
         "finding_sites": [sr.FindingSite(codes.ORGANS[setting.plan.organ])],
         "measurements": [item for item in measurements if item is not None] or None,

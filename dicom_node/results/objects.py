@@ -9,7 +9,7 @@ from pydicom import Dataset
 from dicom_node.results.capture import captures
 from dicom_node.results.document import report_pdf
 from dicom_node.results.encapsulated import encapsulated_pdf
-from dicom_node.results.identity import Identity
+from dicom_node.results.identifiers import Identifiers
 from dicom_node.results.measurements import Setting
 from dicom_node.results.pictures import pictures_of, write_pictures
 from dicom_node.results.planes import planes_of
@@ -20,7 +20,7 @@ from dicom_node.study import StudyCase
 from pipeline.assessment import Assessment
 
 
-def write_objects(assessment: Assessment, study: StudyCase, identity: Identity, folder: Path) -> None:
+def write_objects(assessment: Assessment, study: StudyCase, identifiers: Identifiers, folder: Path) -> None:
     """Writes `images/*.png`, `report.pdf` and `dicom/*.dcm`; no segmentation where there is nothing to segment."""
     case = study.case
     organ, days = case.plan.organ, assessment.days_since_procedure
@@ -28,18 +28,18 @@ def write_objects(assessment: Assessment, study: StudyCase, identity: Identity, 
     numbered = enumerate(zip(assessment.lesions, planes, strict=True), 1)
     pictures = [picture for n, (lesion, cut) in numbered for picture in pictures_of(lesion, n, cut, days)]
     write_pictures(pictures, folder / "images")
-    pdf = report_pdf(assessment, study, planes, identity)
+    pdf = report_pdf(assessment, study, planes, identifiers)
     (folder / "report.pdf").write_bytes(pdf)
 
     segments = segments_of(assessment.lesions)
     middle = case.followup.volume.voxels.shape[0] // 2
     heads = source_heads(study, slices_of(segments) if segments else (middle, middle + 1))
-    segmented = segmentation(segments, heads, organ, identity) if segments else None
-    setting = Setting(case.plan, days, study.series_instance_uid, segmented, segments, identity)
+    segmented = segmentation(segments, heads, organ, identifiers) if segments else None
+    setting = Setting(case.plan, days, study.series_instance_uid, segmented, segments, identifiers)
     made: dict[str, Dataset] = {} if segmented is None else {"segmentation": segmented}
     made["report"] = report(assessment, heads, setting)
-    made["document"] = encapsulated_pdf(pdf, heads[0], identity)
-    for number, capture in enumerate(captures(pictures, heads[0], organ, identity), 1):
+    made["document"] = encapsulated_pdf(pdf, heads[0], identifiers)
+    for number, capture in enumerate(captures(pictures, heads[0], organ, identifiers), 1):
         made[f"capture-{number}"] = capture
     (folder / "dicom").mkdir()
     for name, dataset in made.items():

@@ -12,7 +12,7 @@ from pydicom import Dataset
 
 from dicom_node import codes
 from dicom_node.results.equipment import maker, private_scheme, processing_equipment, stamp
-from dicom_node.results.identity import MANUFACTURER, MODEL, SERIES
+from dicom_node.results.identifiers import MANUFACTURER, MODEL, SERIES
 from dicom_node.results.legend import NOT_FOR_DIAGNOSIS, registration_sentence, sentence
 from dicom_node.results.measurements import Setting, comment, groups_of
 from pipeline.assessment import Assessment
@@ -20,9 +20,9 @@ from pipeline.assessment import Assessment
 
 def report(assessment: Assessment, heads: Sequence[Dataset], setting: Setting) -> sr.Comprehensive3DSR:
     """The SR of one follow-up. heads: the source images, from `source_heads`."""
-    identity = setting.identity
+    identifiers = setting.identifiers
     device = sr.DeviceObserverIdentifyingAttributes(
-        identity.device_uid, name=MODEL, manufacturer_name=MANUFACTURER, model_name=MODEL
+        identifiers.device_uid, name=MODEL, manufacturer_name=MANUFACTURER, model_name=MODEL
     )
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(
@@ -37,9 +37,9 @@ def report(assessment: Assessment, heads: Sequence[Dataset], setting: Setting) -
     made = sr.Comprehensive3DSR(
         evidence=[*heads, *([setting.segmentation] if setting.segmentation is not None else [])],
         content=content,
-        series_instance_uid=identity.series_uid("report"),
+        series_instance_uid=identifiers.series_uid("report"),
         series_number=series_number,
-        sop_instance_uid=identity.instance_uid("report"),
+        sop_instance_uid=identifiers.instance_uid("report"),
         instance_number=1,
         is_complete=True,
         is_final=False,
@@ -47,10 +47,10 @@ def report(assessment: Assessment, heads: Sequence[Dataset], setting: Setting) -
         series_description=description,
         specific_character_set="ISO_IR 192",
         coding_schemes=[private_scheme()],
-        contributing_equipment=[processing_equipment(identity)],
-        **maker(identity),
+        contributing_equipment=[processing_equipment(identifiers)],
+        **maker(identifiers),
     )
-    stamp(made, heads[0], identity)
+    stamp(made, heads[0], identifiers)
     return made
 
 

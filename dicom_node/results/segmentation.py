@@ -17,7 +17,7 @@ from pydicom.sr.coding import Code
 
 from dicom_node import codes
 from dicom_node.results.equipment import maker, private_scheme, processing_equipment, stamp
-from dicom_node.results.identity import MODEL, SERIES, Identity
+from dicom_node.results.identifiers import MODEL, SERIES, Identifiers
 from dicom_node.results.legend import LOOKS, Region
 from pipeline.assessment import LesionAssessment
 from pipeline.case import Organ
@@ -54,7 +54,7 @@ def segments_of(lesions: Sequence[LesionAssessment]) -> tuple[Segment, ...]:
 
 
 def segmentation(
-    segments: Sequence[Segment], heads: Sequence[Dataset], organ: Organ, identity: Identity
+    segments: Sequence[Segment], heads: Sequence[Dataset], organ: Organ, identifiers: Identifiers
 ) -> hd.seg.Segmentation:
     """The Segmentation object on the follow-up's grid; slices without any region are left out.
 
@@ -72,23 +72,23 @@ def segmentation(
             channels={"SegmentNumber": [segment.number for segment in segments]},
         ),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[_description(segment, organ, identity) for segment in segments],
-        series_instance_uid=identity.series_uid("segmentation"),
+        segment_descriptions=[_description(segment, organ, identifiers) for segment in segments],
+        series_instance_uid=identifiers.series_uid("segmentation"),
         series_number=series_number,
-        sop_instance_uid=identity.instance_uid("segmentation"),
+        sop_instance_uid=identifiers.instance_uid("segmentation"),
         instance_number=1,
-        **maker(identity),
+        **maker(identifiers),
         content_label="ABLATION_ZONE",
         content_description=description,
         series_description=description,
-        content_date=identity.created.date(),
-        content_time=identity.created.time(),
+        content_date=identifiers.created.date(),
+        content_time=identifiers.created.time(),
         specific_character_set="ISO_IR 192",
         coding_schemes=[private_scheme()],
-        contributing_equipment=[processing_equipment(identity)],
+        contributing_equipment=[processing_equipment(identifiers)],
         omit_empty_frames=True,
     )
-    stamp(made, heads[0], identity)
+    stamp(made, heads[0], identifiers)
     return made
 
 
@@ -106,7 +106,7 @@ def _stack(segments: Sequence[Segment]) -> tuple[NDArray[np.uint8], Geometry]:
     return stack, grid.crop((first, 0, 0), (last, *grid.shape[1:]))
 
 
-def _description(segment: Segment, organ: Organ, identity: Identity) -> hd.seg.SegmentDescription:
+def _description(segment: Segment, organ: Organ, identifiers: Identifiers) -> hd.seg.SegmentDescription:
     kind, modifier = _TYPES[segment.region]
     look = LOOKS[segment.region]
     described = hd.seg.SegmentDescription(
@@ -115,8 +115,8 @@ def _description(segment: Segment, organ: Organ, identity: Identity) -> hd.seg.S
         codes.ABNORMAL_STRUCTURE,
         kind,
         hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        hd.AlgorithmIdentificationSequence(MODEL, public.DCM.ArtificialIntelligence, identity.software_version),
-        tracking_uid=identity.tracking_uid(segment.lesion_id),
+        hd.AlgorithmIdentificationSequence(MODEL, public.DCM.ArtificialIntelligence, identifiers.software_version),
+        tracking_uid=identifiers.tracking_uid(segment.lesion_id),
         tracking_id=segment.lesion_id,
         anatomic_regions=[codes.ORGANS[organ]],
         display_color=hd.color.CIELabColor.from_string(look.color),

@@ -13,7 +13,7 @@ from pydicom.sr.codedict import codes as public
 from pydicom.uid import UID
 
 from dicom_node import codes
-from dicom_node.results.identity import uid_of
+from dicom_node.results.identifiers import uid_of
 from dicom_node.results.sources import decimal, is_matched, source_heads
 from pipeline.assessment import Reason
 

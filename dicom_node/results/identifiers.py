@@ -1,4 +1,4 @@
-"""Who a result is: unique identifiers that are the same for the same answer, so that a PACS is not filled twice."""
+"""The unique identifiers of a result, which are the same for the same answer, so that a PACS is not filled twice."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _NAMESPACE = UUID("6f0d1b5e-6a0c-5b1e-9d53-3c1f0e2a7b94")
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What the identifiers are made from. created: local time that the objects say they were made at."""
+class Identifiers:
+    """The UIDs of one answer and what they are made from. created: local time that the objects say they were made at."""
 
     study_instance_uid: str
     series_instance_uid: str
@@ -65,9 +65,11 @@ class Identity:
         return uid_of(*parts, *who, self.content_sha256)
 
 
-def identity_of(assessment: Assessment, study: StudyCase, document: Mapping[str, Any], created: datetime) -> Identity:
-    """The identity of one answer. document: from `record_of`; the moment of writing is no part of who it is."""
-    return Identity(
+def identifiers_of(
+    assessment: Assessment, study: StudyCase, document: Mapping[str, Any], created: datetime
+) -> Identifiers:
+    """The identifiers of one answer. document: from `record_of`; the moment of writing is no part of who it is."""
+    return Identifiers(
         study.study_instance_uid,
         study.series_instance_uid,
         study.case.plan.plan_id,
