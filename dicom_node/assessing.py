@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,4 +41,30 @@ def assess_files(
     before = {"load": ready - started, "decode": time.monotonic() - ready}
     assessment = assess(study.case, clock=time.monotonic, progress=progress)
     progress("write")
-    return write_results(assessment, study, out, earlier_timing_s=before, started=started)
+    return write_results(assessment, study, out, earlier_timing_s=before, started=started, settings=settings_in_use())
+
+
+def settings_in_use() -> dict[str, Any]:
+    """Every setting that a result depends on: the method's own. `settings_sha256` in the result is the hash of these.
+
+    Nothing in a node's configuration is among them: it says where things lie, who may connect and how long to wait. So
+    node, batch and command line give the same hash for the same method.
+    """
+    from pipeline.progression import ProgressionSettings
+    from pipeline.register import COARSE_LEVELS, FINE_LEVELS
+    from pipeline.segment import SegmentSettings
+    from pipeline.trust import JACOBIAN_RANGE, LEAST_AGREEMENT, MOST_EXPECTED_ERROR_MM
+
+    return {
+        "register": {
+            "coarse_levels": [asdict(level) for level in COARSE_LEVELS],
+            "fine_levels": [asdict(level) for level in FINE_LEVELS],
+        },
+        "trust": {
+            "least_agreement": LEAST_AGREEMENT,
+            "jacobian_range": list(JACOBIAN_RANGE),
+            "most_expected_error_mm": MOST_EXPECTED_ERROR_MM,
+        },
+        "segment": asdict(SegmentSettings()),
+        "progression": asdict(ProgressionSettings()),
+    }

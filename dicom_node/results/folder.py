@@ -27,11 +27,12 @@ def write_results(
     *,
     earlier_timing_s: Mapping[str, float],
     started: float,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The `assessment.json` document, after the whole folder of the contract has appeared at `out`.
 
-    started: `time.monotonic()` at the start of the run, so that ``timing_s.total`` is the whole. A result that is
+    settings: everything set that the result depends on, JSON; the result keeps its hash. started: `time.monotonic()`
+    at the start of the run, so that ``timing_s.total`` is the whole. A result that is
     already there is replaced once the new one is complete. Raises `Refused` (`cannot_write_results`) when the disk is
     full or the place is not ours to write to; then `out` is as it was.
     """
@@ -50,7 +51,7 @@ def _fill(
     assessment: Assessment,
     study: StudyCase,
     timing: tuple[Mapping[str, float], float],
-    settings: Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     earlier_s, started = timing
     writing = time.monotonic()

@@ -34,7 +34,7 @@ _NAMESPACE = UUID("6f0d1b5e-6a0c-5b1e-9d53-3c1f0e2a7b94")
 
 @dataclass(frozen=True)
 class Identifiers:
-    """The UIDs of one answer and what they are made from. created: local time that the objects say they were made at."""
+    """One answer's UIDs and what they are made from. created: local time that the objects say they were made at."""
 
     study_instance_uid: str
     series_instance_uid: str

@@ -26,9 +26,12 @@ def record_of(
     assessment: Assessment,
     study: StudyCase,
     *,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The `assessment.json` document without its timing; every number in it is finite or null."""
+    """The `assessment.json` document without its timing; every number in it is finite or null.
+
+    settings: everything set that the result depends on.
+    """
     quality = assessment.registration.quality
     document = {
         "schema": SCHEMA,
@@ -73,9 +76,9 @@ def record_of(
     return finite
 
 
-def settings_sha256(settings: Mapping[str, Any] | None) -> str:
-    """The hash of the settings as canonical JSON; of ``{}`` where the defaults were used."""
-    canonical = json.dumps(settings or {}, sort_keys=True, separators=(",", ":"), default=str)
+def settings_sha256(settings: Mapping[str, Any]) -> str:
+    """The hash of the settings as canonical JSON."""
+    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -40,7 +40,8 @@ def write(tmp_path: Path) -> Callable[..., tuple[Path, dict[str, Any]]]:
     def write(assessment: Any, study: Any, name: str = "result", **more: Any) -> tuple[Path, dict[str, Any]]:
         out = tmp_path / name
         started = time.monotonic()
-        return out, write_results(assessment, study, out, earlier_timing_s={"decode": 2.0}, started=started, **more)
+        more = {"earlier_timing_s": {"decode": 2.0}, "settings": {}} | more
+        return out, write_results(assessment, study, out, started=started, **more)
 
     return write
 
@@ -52,7 +53,7 @@ def written(made: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Calla
     @cache
     def written(kind: str) -> Path:
         out: Path = tmp_path_factory.mktemp("results") / kind
-        write_results(*made.scene(kind), out, earlier_timing_s={}, started=time.monotonic())
+        write_results(*made.scene(kind), out, earlier_timing_s={}, started=time.monotonic(), settings={})
         return out
 
     return written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -13,10 +14,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import dicom_node.decode.case
+import pipeline.assess
+import pipeline.segment
 from dicom_node import durable
+from dicom_node.assessing import assess_files, settings_in_use
 from dicom_node.refusal import Refused
 from dicom_node.results import folder as folder_module
 from dicom_node.results.masks import ras_affine
+from dicom_node.results.record import settings_sha256
 from pipeline.geometry import Geometry
 
 
@@ -48,10 +54,28 @@ def test_document_has_the_keys_of_the_contract(made, write):
     assert set(lesion["findings"][0]) == {"kind", "centroid_lps_mm", "volume_ml", "longest_diameter_mm"}
     assert document["series_choice"]["phase"] == "portal_venous"
     assert document["provenance"]["weights_sha256"] is None
-    assert len(document["provenance"]["settings_sha256"]) == 64
+    assert document["provenance"]["settings_sha256"] == hashlib.sha256(b'{"node":{"name":"x"}}').hexdigest()
     timing = document["timing_s"]
     assert {"decode", "register", "segment", "write", "total"} <= set(timing)
     assert timing["total"] >= timing["write"]
+
+
+@pytest.mark.usefixtures("bare")
+def test_the_hash_is_that_of_what_the_method_is_set_to(made, tmp_path, monkeypatch):
+    assessment, study = one(made)
+    monkeypatch.setattr(dicom_node.decode.case, "read_case", lambda *_, **__: study)
+    monkeypatch.setattr(pipeline.assess, "assess", lambda *_, **__: assessment)
+
+    def written_hash(name):
+        document = assess_files(tmp_path / "plan.json", baseline=[], followup=[], previous=[], out=tmp_path / name)
+        return document["provenance"]["settings_sha256"]
+
+    first = written_hash("a")
+    assert first == written_hash("b")
+    assert first == settings_sha256(settings_in_use()) != settings_sha256({})
+    changed = replace(pipeline.segment.SegmentSettings(), smoothness=9.0)
+    monkeypatch.setattr(pipeline.segment, "SegmentSettings", lambda: changed)
+    assert written_hash("c") != first
 
 
 def test_what_could_not_be_measured_is_null_and_never_nan(made, write):
