@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicom_node.decode.files import INDEX_TAGS, quiet, read_header
+from dicom_node.digest import FileDigest, digest_of
 from dicom_node.identity import Identity, identity_of
-from dicom_node.ledger import Ledger
+from dicom_node.ledger import Arrival, Instance, Ledger
 from dicom_node.plans import register_plan
 from dicom_node.refusal import Refused
 
@@ -48,7 +47,8 @@ def enter_archive(
 ) -> Archive:
     """What the files hold, after studies and plans have been entered in the ledger. step: called after each file.
 
-    DICOM files are read where they lie; only plans are copied. A file that is already known changes nothing.
+    DICOM files are read where they lie; only plans are copied. A file that is already known changes nothing; one whose
+    content has changed is taken up anew.
     """
     archive = Archive()
     objects: dict[str, Path] = {}
@@ -66,9 +66,9 @@ def enter_archive(
                 except Refused as refused:
                     archive.passed_over.append(PassedOver(file, refused.code, refused.text))
             if len(waiting) >= _ENTERED_TOGETHER:
-                _enter(waiting, ledger, archive)
+                _enter(waiting, ledger, archive, data_folder)
             step()
-        _enter(waiting, ledger, archive)
+        _enter(waiting, ledger, archive, data_folder)
         ledger.complete(sorted(archive.studies))
         for file in plans:
             try:
@@ -79,27 +79,67 @@ def enter_archive(
     return archive
 
 
-def _enter(waiting: list[tuple[Identity, Path]], ledger: Ledger, archive: Archive) -> None:
-    """Enter the files that wait, and say of each instance that was known under another path how the two compare."""
-    known = set(ledger.arrived_together(waiting))
+def _enter(waiting: list[tuple[Identity, Path]], ledger: Ledger, archive: Archive, data_folder: Path) -> None:
+    """Enter the files that wait; what is known from an earlier run and unchanged is not read again."""
+    known = ledger.instances_at([str(path) for _, path in waiting])
+    new = []
     for identity, path in waiting:
         archive.studies.add(identity.study_instance_uid)
-        if path not in known:
+        before, seen = known.get(str(path)), _seen(path)
+        same = before is not None and before.sop_instance_uid == identity.sop_instance_uid
+        if before is not None and same and before.sha256 and before.seen == seen:
             continue
-        entered = ledger.instance(identity.sop_instance_uid)
-        if entered is None or entered.path == str(path) or entered.sha256:  # the last: received by C-STORE before
+        digest = digest_of(path) or FileDigest("", "")
+        arrival = Arrival(identity, path, digest.dataset, seen, digest.head)
+        if before is not None and same:
+            _update(before, arrival, ledger)
             continue
-        if not Path(entered.path).exists():
-            ledger.moved(identity.sop_instance_uid, path)
-        elif filecmp.cmp(entered.path, path, shallow=False):
-            text = f"The same instance lies at {entered.path}; it is used once."
-            archive.passed_over.append(PassedOver(path, "duplicate", text))
-        else:
-            with path.open("rb") as content:
-                ledger.conflict(identity, path, sha256=hashlib.file_digest(content, "sha256").hexdigest())
-            text = f"Another instance with the same UID lies at {entered.path}; the first one is used."
-            archive.passed_over.append(PassedOver(path, "conflict", text))
+        if before is not None:
+            ledger.gone(before.sop_instance_uid)
+        new.append(arrival)
+    for arrival in ledger.arrived_together(new):
+        _compare(arrival, ledger, archive, data_folder)
     waiting.clear()
+
+
+def _update(before: Instance, arrival: Arrival, ledger: Ledger) -> None:
+    """Take up what was changed in a known file; one that only has another time is what it was."""
+    was, now = (before.sha256, before.head_sha256), (arrival.sha256, arrival.head_sha256)
+    if before.seen and was != now:
+        ledger.replaced(arrival)
+    else:
+        ledger.noted(arrival)
+
+
+def _compare(arrival: Arrival, ledger: Ledger, archive: Archive, data_folder: Path) -> None:
+    """Say of an instance that was known under another path how the two compare."""
+    entered = ledger.instance(arrival.identity.sop_instance_uid)
+    if entered is None:
+        return
+    stored = digest_of(data_folder / entered.path)
+    if stored is None:  # it was moved, or what had been received is lost
+        if entered.sha256 in ("", arrival.sha256):
+            ledger.noted(arrival)
+        else:
+            ledger.replaced(arrival)
+    elif not Path(entered.path).is_absolute():  # received by C-STORE before
+        return
+    elif stored.dataset == arrival.sha256:
+        text = f"The same instance lies at {entered.path}; it is used once."
+        archive.passed_over.append(PassedOver(arrival.path, "duplicate", text))
+    else:
+        ledger.conflict(arrival.identity, arrival.path, sha256=arrival.sha256)
+        text = f"Another instance with the same UID lies at {entered.path}; the first one is used."
+        archive.passed_over.append(PassedOver(arrival.path, "conflict", text))
+
+
+def _seen(path: Path) -> str:
+    """By what a changed file is told without reading it: its size and its time."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _is_plan(file: Path) -> bool:

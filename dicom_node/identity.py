@@ -32,7 +32,7 @@ from dicom_node.refusal import Refused
 _SAFE_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}\Z")
 _LAST_TAG_NEEDED = 0x0020000E
 #: The classes that can hold a slice of a scan; a Secondary Capture in a CT series is none, nor are our own results.
-_IMAGE_CLASSES = frozenset(
+IMAGE_CLASSES = frozenset(
     {
         CTImageStorage,
         EnhancedCTImageStorage,
@@ -66,7 +66,7 @@ class Identity:
     @property
     def is_image(self) -> bool:
         """Whether it may be a slice of a scan: CT or MR."""
-        return self.sop_class_uid in _IMAGE_CLASSES
+        return self.sop_class_uid in IMAGE_CLASSES
 
 
 def identity_of(dataset: Dataset) -> Identity:

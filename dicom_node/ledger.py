@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Table, case, func, select, update
+from sqlalchemy import Connection, Table, case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from dicom_node.identity import Identity
+from dicom_node.identity import IMAGE_CLASSES, Identity
 from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, PLANS, SENDS, STUDIES, open_engine
 
 AssessmentState = Literal["queued", "running", "done", "refused", "failed"]
@@ -37,11 +37,31 @@ class Study:
 
 @dataclass(frozen=True)
 class Instance:
-    """One stored instance; sha256 of its dataset, empty for a file that is read in place."""
+    """One stored instance. path: relative to the data folder, or absolute for a file that is read in place.
+
+    sha256: of its data set; seen, head_sha256: see `Arrival`. Empty where an earlier version did not record them.
+    """
 
     sop_instance_uid: str
     path: str
     sha256: str
+    seen: str = ""
+    head_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An instance and where it lies.
+
+    seen, head_sha256: for a file that is read in place, its size and time, and the hash of what precedes the data set;
+    by these it is noticed when the file is changed.
+    """
+
+    identity: Identity
+    path: Path
+    sha256: str = ""
+    seen: str = ""
+    head_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,23 +138,70 @@ class Ledger:
         Other objects do not: the PACS may hand our own results back to us, and they must not start us again.
         """
         with self._engine.begin() as connection:
-            return self._arrive(connection, identity, path, sha256)
+            return self._arrive(connection, Arrival(identity, path, sha256))
 
-    def arrived_together(self, arrivals: Iterable[tuple[Identity, Path]]) -> list[Path]:
-        """The paths of those that were already known, under this or another path; all in one transaction."""
+    def arrived_together(self, arrivals: Iterable[Arrival]) -> list[Arrival]:
+        """Those that were already known, under another path; all in one transaction."""
         with self._engine.begin() as connection:
-            return [path for identity, path in arrivals if not self._arrive(connection, identity, path, "")]
+            return [arrival for arrival in arrivals if not self._arrive(connection, arrival)]
 
-    def _arrive(self, connection: Connection, identity: Identity, path: Path, sha256: str) -> bool:
+    def replaced(self, arrival: Arrival) -> None:
+        """Record that a known instance has other content now, or lies whole again: its study is assessed anew."""
+        with self._engine.begin() as connection:
+            before = self._remove(connection, arrival.identity.sop_instance_uid)
+            if before != arrival.identity.study_instance_uid:
+                self._raise_revision(connection, before)
+            self._arrive(connection, arrival)
+            mine = STUDIES.c.study_instance_uid == arrival.identity.study_instance_uid
+            connection.execute(update(STUDIES).where(mine).values(patient_id=arrival.identity.patient_id))
+
+    def noted(self, arrival: Arrival) -> None:
+        """Record where a known instance lies and how its file looks; its content is what it was."""
+        place = {"path": str(arrival.path), "sha256": arrival.sha256}
+        place |= {"seen": arrival.seen, "head_sha256": arrival.head_sha256}
+        with self._engine.begin() as connection:
+            mine = INSTANCES.c.sop_instance_uid == arrival.identity.sop_instance_uid
+            connection.execute(update(INSTANCES).where(mine).values(place))
+
+    def gone(self, sop_instance_uid: str) -> None:
+        """Record that an instance is no more: its file holds another one now. Its study is assessed anew without it."""
+        with self._engine.begin() as connection:
+            self._raise_revision(connection, self._remove(connection, sop_instance_uid))
+
+    def instances_at(self, paths: Sequence[str]) -> dict[str, Instance]:
+        """The known instances among the files at these paths, by path."""
+        return {row["path"]: _instance(row) for row in self._rows(INSTANCES, INSTANCES.c.path.in_(paths))}
+
+    def _remove(self, connection: Connection, sop_instance_uid: str) -> str:
+        """Take an instance out of its study, whose UID is returned; the study stays, also without any."""
+        mine = INSTANCES.c.sop_instance_uid == sop_instance_uid
+        row = connection.execute(select(INSTANCES).where(mine)).mappings().one()
+        connection.execute(delete(INSTANCES).where(mine))
+        if row["sop_class_uid"] in IMAGE_CLASSES:
+            others = (INSTANCES.c.study_instance_uid == row["study_instance_uid"]) & (INSTANCES.c.acquired != "")
+            first = select(func.coalesce(func.min(INSTANCES.c.acquired), "")).where(others).scalar_subquery()
+            study = STUDIES.c.study_instance_uid == row["study_instance_uid"]
+            connection.execute(update(STUDIES).where(study).values(images=STUDIES.c.images - 1, acquired=first))
+        return str(row["study_instance_uid"])
+
+    def _raise_revision(self, connection: Connection, study_instance_uid: str) -> None:
+        mine = STUDIES.c.study_instance_uid == study_instance_uid
+        connection.execute(update(STUDIES).where(mine).values(revision=STUDIES.c.revision + 1))
+
+    def _arrive(self, connection: Connection, arrival: Arrival) -> bool:
         now = self._clock()
+        identity = arrival.identity
         instance = {
             "sop_instance_uid": identity.sop_instance_uid,
             "sop_class_uid": identity.sop_class_uid,
             "study_instance_uid": identity.study_instance_uid,
             "series_instance_uid": identity.series_instance_uid,
-            "path": str(path),
-            "sha256": sha256,
+            "path": str(arrival.path),
+            "sha256": arrival.sha256,
             "arrived_at": now,
+            "acquired": identity.acquired if identity.is_image else "",
+            "seen": arrival.seen,
+            "head_sha256": arrival.head_sha256,
         }
         study = Study(identity.study_instance_uid, identity.patient_id, "", 0, 1, False, now)
         changed: dict[str, Any] = {"last_arrival": now}
@@ -151,12 +218,6 @@ class Ledger:
         mine = STUDIES.c.study_instance_uid == identity.study_instance_uid
         connection.execute(update(STUDIES).where(mine).values(changed))
         return True
-
-    def moved(self, sop_instance_uid: str, path: Path) -> None:
-        """Record that an instance read in place now lies elsewhere."""
-        with self._engine.begin() as connection:
-            mine = INSTANCES.c.sop_instance_uid == sop_instance_uid
-            connection.execute(update(INSTANCES).where(mine).values(path=str(path)))
 
     def conflict(self, identity: Identity, path: Path, *, sha256: str) -> None:
         """Record an instance that has the UID of a stored one and other bytes."""
@@ -302,7 +363,7 @@ class Ledger:
 
 
 def _instance(row: Mapping[str, Any]) -> Instance:
-    return Instance(sop_instance_uid=row["sop_instance_uid"], path=row["path"], sha256=row["sha256"])
+    return Instance(**{field.name: row[field.name] for field in fields(Instance)})
 
 
 def _assessment(row: dict[str, Any]) -> AssessmentRecord:

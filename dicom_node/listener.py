@@ -13,7 +13,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicom_node.identity import Identity, read_identity
-from dicom_node.ledger import Ledger
+from dicom_node.ledger import Arrival, Ledger
 from dicom_node.refusal import Refused
 from dicom_node.send import send_without_delay
 from dicom_node.settings import ListenerSettings
@@ -88,12 +88,19 @@ class Listener:
         return SUCCESS
 
     def _keep(self, identity: Identity, content: bytes, digest: str) -> None:
-        """Store a new instance; one that is known is stored again only if it differs, and then apart."""
+        """Store a new instance, or one whose stored file is lost or damaged; other content is stored apart."""
         known = self._ledger.instance(identity.sop_instance_uid)
         if known is None:
             path = self._store.put(identity, content)
             self._ledger.arrived(identity, path, sha256=digest)
-        elif known.sha256 != digest:
+            return
+        stored = self._store.sha256(known.path)
+        if stored == digest:
+            return
+        if stored is None or known.sha256 == digest:
+            self._ledger.replaced(Arrival(identity, self._store.put(identity, content), digest))
+            _LOG.warning("a stored instance was lost or damaged; it came again and is whole now")
+        else:
             self._ledger.conflict(identity, self._store.put_aside(identity, content, digest), sha256=digest)
             _LOG.warning("an instance came again with other content; the first is kept, this one put aside")
 

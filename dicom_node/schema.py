@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Engine, Float, Integer, MetaData, String, Table, Text, create_engine, event
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    inspect,
+    text,
+)
+from sqlalchemy.schema import CreateColumn
 
 METADATA = MetaData()
 
@@ -28,6 +43,10 @@ INSTANCES = Table(
     Column("path", Text, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("arrived_at", Float, nullable=False),
+    Column("acquired", String(8), nullable=False, server_default=""),
+    # Of a file that is read in place: size and time when it was last read, and the hash of what precedes the data set.
+    Column("seen", String(64), nullable=False, server_default=""),
+    Column("head_sha256", String(64), nullable=False, server_default=""),
 )
 
 CONFLICTS = Table(
@@ -90,7 +109,20 @@ def open_engine(url: str) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
     METADATA.create_all(engine)
+    _add_missing_columns(engine)
     return engine
+
+
+def _add_missing_columns(engine: Engine) -> None:
+    """Bring a ledger that an earlier version made up to date; what is new in a table has a default."""
+    inspector = inspect(engine)
+    with engine.begin() as connection:
+        for table in METADATA.sorted_tables:
+            known = {column["name"] for column in inspector.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in known:
+                    definition = CreateColumn(column).compile(dialect=engine.dialect)
+                    connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
 
 
 def _set_up_sqlite(connection: object, _record: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from dicom_node.digest import digest_of
 from dicom_node.durable import write_file
 from dicom_node.identity import Identity
 from dicom_node.refusal import Refused
@@ -39,3 +40,8 @@ class Store:
         relative = Path("conflicts", identity.sop_instance_uid, f"{sha256}.dcm")
         write_file(self._root / relative, content)
         return relative
+
+    def sha256(self, path: str) -> str | None:
+        """The hash of a stored instance's data set as it lies on the disk; None where it is not there any more."""
+        digest = digest_of(self._root / path)
+        return None if digest is None else digest.dataset

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from dicom_node.batch import run_batch
 from dicom_node.child import ChildBroke
@@ -151,3 +153,92 @@ def test_results_are_sent_before_the_batch_ends(bench, archive):
     settings = replace(bench.settings, send=(Destination("PACS", "127.0.0.1", 104),))
     report = run_batch(archive, settings, Silent(), tools=Tools(assess=bench.stand_in, send=send))
     assert len(set(taken)) == len(taken) == len(report.assessed) == 3
+
+
+def rewrite(archive: Path, change) -> int:
+    """How many files of the archive were changed in place: `change` is given each data set, True where it did."""
+    count = 0
+    for path in archive.iterdir():
+        if path.is_file() and path.name[0] == "x":
+            dataset = dcmread(path)
+            if change(dataset):
+                dataset.save_as(path)
+                count += 1
+    return count
+
+
+def test_a_file_repaired_in_place_is_taken_up_by_the_next_run(bench, archive):
+    run(bench, archive)
+    study = bench.patient("P2").study_uid("followup")
+    first = bench.patient("P2").slice("followup", "20260215", 0).SOPInstanceUID
+
+    def repaired(dataset):
+        dataset.PixelData = b"\5" * len(dataset.PixelData)
+        return dataset.SOPInstanceUID == first
+
+    assert rewrite(archive, repaired) == 1
+    report = run(bench, archive)
+    assert {item["revision"] for item in report.assessed if item["study_instance_uid"] == study} == {2}
+    assert len(bench.stand_in.jobs) == 4
+    assert len(bench.stand_in.jobs[3].followup) == 3
+    assert run(bench, archive) == report
+    assert len(bench.stand_in.jobs) == 4
+
+
+def test_a_repaired_file_meta_counts_too_and_another_time_does_not(bench, archive):
+    run(bench, archive)
+
+    def repaired(dataset):
+        dataset.file_meta.ImplementationVersionName = "REPAIRED"
+        return dataset.StudyInstanceUID == bench.patient("P2").study_uid("followup")
+
+    assert rewrite(archive, repaired) == 3
+    run(bench, archive)
+    assert len(bench.stand_in.jobs) == 4
+    for path in archive.iterdir():
+        os.utime(path)
+    run(bench, archive)
+    assert len(bench.stand_in.jobs) == 4
+
+
+def test_a_repaired_baseline_has_all_its_follow_ups_assessed_anew(bench, archive):
+    run(bench, archive)
+
+    def repaired(dataset):
+        dataset.PixelData = b"\5" * len(dataset.PixelData)
+        return dataset.StudyInstanceUID == bench.patient("P1").study_uid("baseline")
+
+    assert rewrite(archive, repaired) == 3
+    run(bench, archive)
+    assert len(bench.stand_in.jobs) == 5
+
+
+def test_repaired_identities_are_taken_up(bench, archive):
+    """A date, a patient ID and UIDs: the study is found under what it is called now."""
+    patient = bench.patient("P1")
+    for name in ("copy", "other"):
+        (archive / name).unlink()
+    run(bench, archive)
+
+    def repaired(dataset):
+        if dataset.StudyInstanceUID == patient.study_uid("earlier"):
+            dataset.StudyDate = dataset.AcquisitionDate = "20260301"
+        elif dataset.PatientID == "P3":
+            dataset.PatientID = "P2"
+        elif dataset.StudyInstanceUID == patient.study_uid("later"):
+            uid = bench.uid_of(dataset.SOPInstanceUID, "repaired")
+            dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
+        else:
+            return False
+        return True
+
+    assert rewrite(archive, repaired) == 9
+    report = run(bench, archive)
+    assessed = {(item["patient_id"], item["acquired"]) for item in report.assessed}
+    assert assessed == {("P1", "20260301"), ("P1", "20260601"), ("P2", "20260215")}
+    assert len([item for item in report.assessed if item["patient_id"] == "P2"]) == 2
+    assert all(len(job.followup) == 3 for job in bench.stand_in.jobs)
+    assert all(Path(path).exists() for job in bench.stand_in.jobs for path in job.followup)
+    count = len(bench.stand_in.jobs)
+    assert run(bench, archive) == report
+    assert len(bench.stand_in.jobs) == count

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pynetdicom import AE
 
+from dicom_node.archive import enter_archive, files_of
 from dicom_node.child import ChildBroke
 from dicom_node.plans import register_plan
 from dicom_node.refusal import Refused
@@ -103,6 +104,51 @@ def test_the_same_instance_again_changes_nothing_and_other_bytes_are_put_aside(b
     kept = node.settings.data_folder / node.ledger.instance(original.SOPInstanceUID).path
     assert kept.read_bytes().endswith(original.PixelData)
     assert len(list((node.settings.data_folder / "conflicts").rglob("*.dcm"))) == 1
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_a_stored_file_that_is_lost_or_damaged_is_healed_by_a_resend(bench, damage):
+    patient = bench.patient()
+    node = bench.node("listener", "worker")
+    register_plan(patient.plan_folder(bench.folder / "plan"), node.ledger, node.settings.data_folder)
+    send(node, patient.slices("baseline", "20260105") + patient.slices("followup", "20260215"))
+    uid = patient.study_uid("followup")
+    bench.wait_until(lambda: done(node, uid))
+    again = patient.slice("followup", "20260215", 1)
+    stored = node.settings.data_folder / node.ledger.instance(again.SOPInstanceUID).path
+    before = stored.read_bytes()
+    damage(stored)
+    assert send(node, [again]) == [0]
+    assert stored.read_bytes() == before
+    assert node.ledger.conflict_counts() == {}
+    bench.wait_until(lambda: done(node, uid, revision=2))
+    assert [len(job.followup) for job in bench.stand_in.jobs] == [3, 3]
+
+
+def test_what_an_archive_brought_may_come_again_by_c_store(bench):
+    """The same data set is the same instance; a file of the archive that is gone is kept here from then on."""
+    source = bench.folder / "archive"
+    source.mkdir()
+    slices = bench.patient().slices("baseline", "20260105")
+    for number, dataset in enumerate(slices):
+        dataset.file_meta.ImplementationVersionName = "ANOTHER"
+        (source / f"{number}.dcm").write_bytes(bench.file_bytes(dataset))
+    bare = source / "2.dcm"
+    bare.write_bytes(bare.read_bytes()[132:])  # without preamble
+    node = bench.node("listener")
+    enter_archive(files_of(source, leave_out=bench.folder / "data"), node.ledger, node.settings.data_folder)
+    assert set(send(node, slices)) == {0}
+    assert node.ledger.conflict_counts() == {}
+    (study,) = node.ledger.studies()
+    assert (study.images, study.revision) == (3, 1)
+    (source / "0.dcm").unlink()
+    assert send(node, [slices[0]]) == [0]
+    kept = node.settings.data_folder / node.ledger.instance(slices[0].SOPInstanceUID).path
+    assert kept.is_relative_to(node.settings.data_folder)
+    assert kept.read_bytes().endswith(slices[0].PixelData)
+    other = bench.patient().slice("baseline", "20260105", 1, fill=7)
+    assert send(node, [other]) == [0]
+    assert node.ledger.conflict_counts() == {study.study_instance_uid: 1}
 
 
 def test_a_refusal_is_recorded_and_the_next_study_is_assessed(bench):
