@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from dicom_node.refusal import Refused
+from dicom_node.terminal import NOT_FOR_DIAGNOSIS, addresses, batch_lines, first_sentence, stages, verdict
 
 if TYPE_CHECKING:
-    from dicom_node.ledger import Ledger, RegisteredPlan
-    from dicom_node.serve import Node
+    from dicom_node.ledger import Ledger
+    from dicom_node.records import RegisteredPlan
     from dicom_node.settings import Settings
-
-NOT_FOR_DIAGNOSIS = "Not for primary diagnosis."
 
 app = typer.Typer(
     add_completion=False,
@@ -79,7 +78,7 @@ def assess(
     """Assess one follow-up, without a server."""
     from dicom_node.assessing import assess_files
 
-    with _stages() as progress:
+    with stages() as progress:
         document = assess_files(
             plan / "plan.json" if plan.is_dir() else plan,
             baseline=_files(baseline),
@@ -88,9 +87,9 @@ def assess(
             out=out,
             progress=progress,
         )
-    typer.echo(json.dumps(document, indent=2) if as_json else _verdict(document, out))
+    typer.echo(json.dumps(document, indent=2) if as_json else verdict(document, out))
     if document["outcome"] == "not_assessable":
-        _complain(_first_sentence(document))
+        _complain(first_sentence(document))
         raise typer.Exit(1)
 
 
@@ -109,7 +108,7 @@ def serve(
     logging.getLogger("marginwatch").setLevel(logging.INFO)
     node = Node(load_settings(config), parts=parts)
     node.start()
-    for line in _addresses(node, parts):
+    for line in addresses(node.settings, parts):
         typer.echo(line, err=True)
     _until_told_to_stop()
     node.stop()
@@ -187,12 +186,8 @@ def batch(
     if as_json:
         typer.echo(json.dumps({"assessed": report.assessed, "skipped": report.skipped}, indent=2))
     else:
-        for item in report.assessed:
-            typer.echo(f"{item['patient_id']}  {item['acquired']}  {item['outcome']}  {item['result_folder']}")
-        for item in report.skipped:
-            name = item.get("path") or f"{item['patient_id'] or 'no patient ID'}  {item['study_instance_uid']}"
-            typer.echo(f"not assessed: {name}: {item['text']} [{item['code']}]")
-        typer.echo(f"{len(report.assessed)} assessed, {len(report.skipped)} not. {NOT_FOR_DIAGNOSIS}")
+        for line in batch_lines(report):
+            typer.echo(line)
     _leave(1 if report.any_failed else 0)
 
 
@@ -209,56 +204,20 @@ def demo(
 
     folder = Path(tempfile.mkdtemp(prefix="marginwatch-demo-")) if out is None else out.resolve()
     with shown() as progress, run_demo(folder, progress) as shown_result:
-        typer.echo(_verdict(shown_result.document, shown_result.result_folder))
+        typer.echo(verdict(shown_result.document, shown_result.result_folder))
         if keep_running:
             typer.echo(f"review page: {shown_result.page}  (Ctrl+C ends it)")
             _until_told_to_stop()
         else:
             typer.echo("review page: run again with --keep-running")
     if shown_result.document["outcome"] == "not_assessable":
-        _complain(_first_sentence(shown_result.document))
+        _complain(first_sentence(shown_result.document))
         _leave(1)
     _leave(0)
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _first_sentence(document: Mapping[str, Any]) -> str:
-    reasons = document.get("reasons") or [{"text": "The follow-up cannot be assessed."}]
-    return str(reasons[0]["text"])
-
-
-def _verdict(document: Mapping[str, Any], out: Path) -> str:
-    """The answer in a few lines for a terminal."""
-    days = document["days_since_procedure"]
-    lines = [f"{document['outcome']}  (plan {document['plan_id']}, {days} days after the procedure)"]
-    for lesion in document["lesions"]:
-        margin = lesion.get("minimal_margin_mm")
-        if margin is None:
-            lines.append(f"  {lesion['lesion_id']}: {lesion['outcome']}, no margin measured")
-            continue
-        low, high = lesion["minimal_margin_interval_mm"]
-        lines.append(
-            f"  {lesion['lesion_id']}: {lesion['outcome']}, minimal margin {margin:.1f} mm ({low:.1f} to {high:.1f}), "
-            f"required {lesion['required_margin_mm']:.1f} mm"
-        )
-    lines += [f"  {reason['text']}" for reason in document["reasons"]]
-    lines += [f"  results: {out}", NOT_FOR_DIAGNOSIS]
-    return "\n".join(lines)
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str], None]]:
-    """A callback that shows the stage at work on a terminal; silent elsewhere, where stderr is for the one sentence."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("starting") as status:
-        yield lambda stage: status.update(f"{stage} …")
 
 
 @contextmanager
@@ -280,18 +239,6 @@ def _plan_json(plan: RegisteredPlan) -> dict[str, Any]:
 
 def _names(comma_separated: str) -> set[str]:
     return {name.strip() for name in comma_separated.split(",") if name.strip()}
-
-
-def _addresses(node: Node, parts: Collection[str]) -> Iterator[str]:
-    """A line for each running part."""
-    settings = node.settings
-    if "listener" in parts:
-        listener = settings.listener
-        yield f"DICOM listener: {listener.ae_title} on {listener.host}:{listener.port}"
-    if "worker" in parts:
-        yield f"worker: {settings.worker.concurrency} at a time, data folder {settings.data_folder}"
-    if "review" in parts:
-        yield f"review page: http://{settings.review.host}:{settings.review.port}/  {NOT_FOR_DIAGNOSIS}"
 
 
 def _until_told_to_stop() -> None:

@@ -4,112 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Table, case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.identity import IMAGE_CLASSES, Identity
+from dicom_node.records import (
+    Arrival,
+    AssessmentRecord,
+    AssessmentState,
+    Instance,
+    RegisteredPlan,
+    Send,
+    SendState,
+    Study,
+)
 from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, PLANS, SENDS, STUDIES, open_engine
-
-AssessmentState = Literal["queued", "running", "done", "refused", "failed"]
-SendState = Literal["pending", "sent", "failed"]
-ENDED: tuple[AssessmentState, ...] = ("done", "refused", "failed")
 
 ROUTED_PRIORITY = 1
 ARCHIVE_PRIORITY = 100
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study as received. complete: nothing more arrived for the quiet time; revision: grows when something does."""
-
-    study_instance_uid: str
-    patient_id: str
-    acquired: str
-    images: int
-    revision: int
-    complete: bool
-    last_arrival: float
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One stored instance. path: relative to the data folder, or absolute for a file that is read in place.
-
-    sha256: of its data set; seen, head_sha256: see `Arrival`. Empty where an earlier version did not record them.
-    """
-
-    sop_instance_uid: str
-    path: str
-    sha256: str
-    seen: str = ""
-    head_sha256: str = ""
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """An instance and where it lies.
-
-    seen, head_sha256: for a file that is read in place, its size and time, and the hash of what precedes the data set;
-    by these it is noticed when the file is changed.
-    """
-
-    identity: Identity
-    path: Path
-    sha256: str = ""
-    seen: str = ""
-    head_sha256: str = ""
-
-
-@dataclass(frozen=True)
-class RegisteredPlan:
-    """A plan the node keeps; folder: relative to the data folder; digest: of everything in it."""
-
-    plan_id: str
-    patient_id: str
-    procedure_date: str
-    baseline_study_instance_uid: str
-    digest: str
-    folder: str
-    added_at: float
-
-
-@dataclass(frozen=True)
-class AssessmentRecord:
-    """One follow-up against one plan. inputs: digest of all that went in; previous: the assessments it builds on."""
-
-    assessment_id: str
-    study_instance_uid: str
-    plan_id: str
-    inputs: str
-    revision: int
-    number: int
-    """How many assessments of this study against this plan there have been, this one included."""
-    priority: int
-    previous: tuple[str, ...]
-    state: AssessmentState
-    superseded: bool
-    code: str
-    text: str
-    document: Mapping[str, Any] | None
-    """The `assessment.json`; None until done."""
-    folder: str
-    queued_at: float
-    ended_at: float | None
-
-
-@dataclass(frozen=True)
-class Send:
-    """How sending one assessment's objects to one destination went; what is not sent yet is tried again."""
-
-    assessment_id: str
-    destination: str
-    state: SendState
-    text: str
-    at: float
 
 
 class Ledger:

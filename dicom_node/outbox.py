@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicom_node.ledger import Ledger, Send
+from dicom_node.ledger import Ledger
+from dicom_node.records import Send
 from dicom_node.send import NotSent, send_files
 from dicom_node.settings import Destination
 

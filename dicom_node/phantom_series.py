@@ -5,40 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, time
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid5
 
 import highdicom as hd
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.sr.coding import Code
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from pydicom.valuerep import DSfloat
 
 from dicom_node import codes
+from dicom_node.phantom_image import PhantomStudy, image_of, uid_of
 from pipeline import phantom_stories
 from pipeline.case import Lesion, Outcome
 from pipeline.phantom import Phantom, Truth, make_phantom
-from pipeline.phantom_body import Phase
 from pipeline.phantom_stories import Size
 from pipeline.volume import Mask, Volume
 
-PATIENT_NAME = "PHANTOM^LIVER"
-_NAMESPACE = UUID("1c2b6f0e-55c6-5a2f-8f0e-0c7a5b0a6f11")
 _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_BIRTH_DATE = date(1960, 1, 1)
 _ANATOMICAL_STRUCTURE = Code("123037004", "SCT", "Anatomical Structure")  # CID 7150
-_PHASE_WORDS: dict[Phase, tuple[str, int | None]] = {
-    "unenhanced": ("LIVER WITHOUT CONTRAST", None),
-    "arterial": ("LIVER ARTERIAL", 35),
-    "portal_venous": ("LIVER PORTAL VENOUS", 70),
-}
-"""Series description, and seconds from the injection to the scan."""
 _WORDS: dict[Outcome, str] = {
     "complete": "complete",
     "narrow_margin": "narrow_margin",
@@ -59,18 +46,6 @@ class PhantomFolder:
     truth: Path
 
 
-@dataclass(frozen=True)
-class _Study:
-    """The identity of one scan of the phantom."""
-
-    uid: str
-    series_uid: str
-    patient_id: str
-    taken: datetime
-    phase: Phase
-    number: int
-
-
 def write_phantom(
     folder: Path, *, story: str = "incomplete", seed: int = 0, size: Size = "small", patient_id: str = "PHANTOM-0001"
 ) -> PhantomFolder:
@@ -85,9 +60,9 @@ def write_phantom(
 def write_made(phantom: Phantom, folder: Path) -> PhantomFolder:
     """Writes a made phantom: `plan/`, `baseline/`, `followup-N/`, `truth.json`, `truth-{zone,tumor}-N.nii.gz`."""
     spec = phantom.spec
-    baseline = _Study(
-        uid=_uid(phantom, "study", 0),
-        series_uid=_uid(phantom, "series", 0),
+    baseline = PhantomStudy(
+        uid=uid_of(phantom, "study", 0),
+        series_uid=uid_of(phantom, "series", 0),
         patient_id=spec.patient_id,
         taken=datetime.combine(spec.baseline_date, time(10, 15)),
         phase="portal_venous",
@@ -98,9 +73,9 @@ def write_made(phantom: Phantom, folder: Path) -> PhantomFolder:
     truths: list[dict[str, Any]] = []
     folders: list[Path] = []
     for number, followup in enumerate(phantom.followups, 1):
-        study = _Study(
-            uid=_uid(phantom, "study", number),
-            series_uid=_uid(phantom, "series", number),
+        study = PhantomStudy(
+            uid=uid_of(phantom, "study", number),
+            series_uid=uid_of(phantom, "series", number),
             patient_id=followup.patient_id,
             taken=datetime.combine(followup.followup.acquired, time(9, 30)),
             phase=spec.followups[number - 1].phase,
@@ -116,21 +91,14 @@ def write_made(phantom: Phantom, folder: Path) -> PhantomFolder:
     return PhantomFolder(plan, folder / "baseline", tuple(folders), truth)
 
 
-def _uid(phantom: Phantom, *parts: object) -> str:
-    """A UID under the UUID root 2.25 (PS3.5 annex B.2), always the same for the same phantom and parts."""
-    spec = phantom.spec
-    who = (spec.name, spec.seed, spec.patient_id, spec.baseline_grid.shape, *parts)
-    return f"2.25.{uuid5(_NAMESPACE, json.dumps(who)).int}"
-
-
-def _write_series(phantom: Phantom, volume: Volume, study: _Study, folder: Path) -> list[Dataset]:
+def _write_series(phantom: Phantom, volume: Volume, study: PhantomStudy, folder: Path) -> list[Dataset]:
     """Writes one file a slice; file names say nothing about the order. Returns the headers without pixel data."""
     folder.mkdir(parents=True, exist_ok=True)
     stored = (volume.voxels.astype(np.int32) + 1024).clip(0, 4095).astype(np.uint16)
     order = np.random.default_rng(phantom.spec.seed).permutation(len(stored))
     heads: list[Dataset] = []
     for k in range(len(stored)):
-        image = _image(phantom, volume, study, k)
+        image = image_of(phantom, volume, study, k)
         image.PixelData = stored[k].tobytes()
         image.save_as(folder / f"IM{order[k]:04d}.dcm", enforce_file_format=True)
         del image.PixelData
@@ -138,68 +106,7 @@ def _write_series(phantom: Phantom, volume: Volume, study: _Study, folder: Path)
     return heads
 
 
-def _image(phantom: Phantom, volume: Volume, study: _Study, k: int) -> FileDataset:
-    uid = _uid(phantom, "image", study.number, k)
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, uid
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    image.SpecificCharacterSet = "ISO_IR 192"
-    image.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, uid
-    _describe_study(image, study)
-    _describe_scan(image, study)
-    _describe_place(image, volume, k)
-    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-    image.Rows, image.Columns = volume.voxels.shape[1:]
-    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
-    image.WindowCenter, image.WindowWidth = 60, 350
-    image.RescaleIntercept, image.RescaleSlope, image.RescaleType = -1024, 1, "HU"
-    return image
-
-
-def _describe_study(image: Dataset, study: _Study) -> None:
-    image.PatientName, image.PatientID = PATIENT_NAME, study.patient_id
-    image.PatientBirthDate, image.PatientSex = f"{_BIRTH_DATE:%Y%m%d}", "O"
-    image.StudyInstanceUID, image.SeriesInstanceUID = study.uid, study.series_uid
-    day, clock = f"{study.taken:%Y%m%d}", f"{study.taken:%H%M%S}"
-    image.StudyDate = image.SeriesDate = image.AcquisitionDate = image.ContentDate = day
-    image.StudyTime = image.SeriesTime = image.AcquisitionTime = image.ContentTime = clock
-    image.AccessionNumber, image.StudyID = f"P{study.taken:%Y%m%d}", "1"
-    image.ReferringPhysicianName = ""
-    image.StudyDescription = "CT ABDOMEN, MADE PHANTOM"
-    image.SeriesDescription = _PHASE_WORDS[study.phase][0]
-    image.SeriesNumber, image.AcquisitionNumber = 3, 1
-
-
-def _describe_scan(image: Dataset, study: _Study) -> None:
-    image.Modality, image.Manufacturer, image.ManufacturerModelName = "CT", "Marginwatch", "Phantom"
-    image.BodyPartExamined, image.ProtocolName, image.PatientPosition = "ABDOMEN", "LIVER", "FFS"
-    image.KVP, image.ConvolutionKernel = 120, "STANDARD"
-    delay_s = _PHASE_WORDS[study.phase][1]
-    if delay_s is not None:
-        image.ContrastBolusAgent = "IOHEXOL"
-        image.ContrastBolusStartTime = f"{study.taken - timedelta(seconds=delay_s):%H%M%S}"
-
-
-def _describe_place(image: Dataset, volume: Volume, k: int) -> None:
-    geometry = volume.geometry
-    slice_mm, row_mm, column_mm = geometry.spacing_mm.tolist()
-    corner = geometry.lps_of((k, 0, 0))
-    axes = geometry.lps_from_index[:3, [2, 1]] / (column_mm, row_mm)
-    image.InstanceNumber = k + 1
-    image.FrameOfReferenceUID, image.PositionReferenceIndicator = geometry.frame_uid, ""
-    image.ImagePositionPatient = [_decimal(v) for v in corner]
-    image.ImageOrientationPatient = [_decimal(v) for v in axes.T.ravel()]
-    image.PixelSpacing = [_decimal(row_mm), _decimal(column_mm)]
-    image.SliceThickness, image.SliceLocation = _decimal(slice_mm), _decimal(corner[2])
-
-
-def _decimal(value: float) -> DSfloat:
-    return DSfloat(round(float(value), 6) + 0.0, auto_format=True)
-
-
-def _write_plan(phantom: Phantom, baseline: _Study, images: Sequence[Dataset], folder: Path) -> Path:
+def _write_plan(phantom: Phantom, baseline: PhantomStudy, images: Sequence[Dataset], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (lesion,) = phantom.plan.lesions
     regions: list[tuple[str, Mask, Code, Code]] = [
@@ -230,9 +137,9 @@ def _segmentation(
             hd.seg.SegmentDescription(number, label, category, kind, hd.seg.SegmentAlgorithmTypeValues.MANUAL)
             for number, (label, _, category, kind) in enumerate(regions, 1)
         ],
-        series_instance_uid=_uid(phantom, "series", "plan"),
+        series_instance_uid=uid_of(phantom, "series", "plan"),
         series_number=900,
-        sop_instance_uid=_uid(phantom, "plan"),
+        sop_instance_uid=uid_of(phantom, "plan"),
         instance_number=1,
         manufacturer="Marginwatch",
         manufacturer_model_name="Phantom",
@@ -247,7 +154,9 @@ def _segmentation(
     return made
 
 
-def _plan_record(phantom: Phantom, baseline: _Study, segmentation: str, numbers: dict[str, int]) -> dict[str, Any]:
+def _plan_record(
+    phantom: Phantom, baseline: PhantomStudy, segmentation: str, numbers: dict[str, int]
+) -> dict[str, Any]:
     def segment(label: str) -> dict[str, Any]:
         return {"sop_instance_uid": segmentation, "segment_number": numbers[label]}
 
@@ -279,7 +188,7 @@ def _lesion_record(lesion: Lesion) -> dict[str, Any]:
     }
 
 
-def _truth_record(truth: Truth, study: _Study) -> dict[str, Any]:
+def _truth_record(truth: Truth, study: PhantomStudy) -> dict[str, Any]:
     return {
         "expected": _WORDS[truth.expected],
         "study_instance_uid": study.uid,

@@ -9,7 +9,8 @@ from pathlib import Path
 from dicom_node.decode.files import scan
 from dicom_node.decode.plan import PlanFile, read_plan_file
 from dicom_node.durable import clear_leftovers, whole_folder
-from dicom_node.ledger import Ledger, RegisteredPlan
+from dicom_node.ledger import Ledger
+from dicom_node.records import RegisteredPlan
 from dicom_node.refusal import Refused
 
 

@@ -20,8 +20,9 @@ from typing import Any
 from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID, StepOptions
 
 from dicom_node.child import ChildBroke, Job, assess_in_child
-from dicom_node.ledger import ENDED, AssessmentRecord, Ledger
+from dicom_node.ledger import Ledger
 from dicom_node.outbox import BackOff, Outbox
+from dicom_node.records import ENDED, AssessmentRecord
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order, route
 from dicom_node.send import send_files

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dicom_node.ledger import ENDED, AssessmentRecord, Ledger, RegisteredPlan, Study
+from dicom_node.ledger import Ledger
+from dicom_node.records import ENDED, AssessmentRecord, RegisteredPlan, Study
 
 Relation = Literal["baseline", "followup", "before_procedure", "no_images", "other_patient"]
 #: `queued_at` of an assessment that the ledger does not know yet.

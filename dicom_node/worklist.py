@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dicom_node.ledger import ENDED, AssessmentRecord, Ledger, RegisteredPlan, Study
+from dicom_node.ledger import Ledger
+from dicom_node.records import ENDED, AssessmentRecord, RegisteredPlan, Study
 from dicom_node.routing import StudyIndex, relation, waits
 from pipeline.assessment import URGENCY
 

@@ -1,0 +1,73 @@
+"""What a person reads on the terminal: an answer, an archive's answers, a running node's addresses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dicom_node.batch import BatchReport
+    from dicom_node.settings import Settings
+
+NOT_FOR_DIAGNOSIS = "Not for primary diagnosis."
+
+
+def verdict(document: Mapping[str, Any], out: Path) -> str:
+    """The answer in a few lines for a terminal."""
+    days = document["days_since_procedure"]
+    lines = [f"{document['outcome']}  (plan {document['plan_id']}, {days} days after the procedure)"]
+    for lesion in document["lesions"]:
+        margin = lesion.get("minimal_margin_mm")
+        if margin is None:
+            lines.append(f"  {lesion['lesion_id']}: {lesion['outcome']}, no margin measured")
+            continue
+        low, high = lesion["minimal_margin_interval_mm"]
+        lines.append(
+            f"  {lesion['lesion_id']}: {lesion['outcome']}, minimal margin {margin:.1f} mm ({low:.1f} to {high:.1f}), "
+            f"required {lesion['required_margin_mm']:.1f} mm"
+        )
+    lines += [f"  {reason['text']}" for reason in document["reasons"]]
+    lines += [f"  results: {out}", NOT_FOR_DIAGNOSIS]
+    return "\n".join(lines)
+
+
+def first_sentence(document: Mapping[str, Any]) -> str:
+    """The first reason of an answer."""
+    reasons = document.get("reasons") or [{"text": "The follow-up cannot be assessed."}]
+    return str(reasons[0]["text"])
+
+
+def batch_lines(report: BatchReport) -> Iterator[str]:
+    """A line for each follow-up and each file that was passed over, and the sum."""
+    for item in report.assessed:
+        yield f"{item['patient_id']}  {item['acquired']}  {item['outcome']}  {item['result_folder']}"
+    for item in report.skipped:
+        name = item.get("path") or f"{item['patient_id'] or 'no patient ID'}  {item['study_instance_uid']}"
+        yield f"not assessed: {name}: {item['text']} [{item['code']}]"
+    yield f"{len(report.assessed)} assessed, {len(report.skipped)} not. {NOT_FOR_DIAGNOSIS}"
+
+
+def addresses(settings: Settings, parts: Collection[str]) -> Iterator[str]:
+    """A line for each running part."""
+    if "listener" in parts:
+        listener = settings.listener
+        yield f"DICOM listener: {listener.ae_title} on {listener.host}:{listener.port}"
+    if "worker" in parts:
+        yield f"worker: {settings.worker.concurrency} at a time, data folder {settings.data_folder}"
+    if "review" in parts:
+        yield f"review page: http://{settings.review.host}:{settings.review.port}/  {NOT_FOR_DIAGNOSIS}"
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """A callback that shows the stage at work on a terminal; silent elsewhere, where stderr is for the one sentence."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting") as status:
+        yield lambda stage: status.update(f"{stage} …")
