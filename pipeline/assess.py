@@ -13,12 +13,12 @@ from pipeline.case import Case, Plan
 from pipeline.geometry import Geometry
 from pipeline.judge import most_urgent, needs_review
 from pipeline.lesion import LesionView, assess_lesion, is_in_view, not_assessable, segment, view_lesion
-from pipeline.margin import surface_of_mask
 from pipeline.organ import FoundOrgan, find_organ
 from pipeline.register import COARSE_LEVELS, FINE_LEVELS, Where, deform, deform_in_halves, mean_of
 from pipeline.rigid import rigid_start
 from pipeline.sampling import Box, box_of, extent_of
 from pipeline.segment import Zone
+from pipeline.surface import surface_of_mask
 from pipeline.transform import Transform, identity, resample_distance
 from pipeline.trust import agreement_around, judge_registration, worst_of
 from pipeline.volume import Mask

@@ -18,11 +18,12 @@ from pipeline.assessment import (
 from pipeline.case import Case, Lesion
 from pipeline.geometry import Geometry
 from pipeline.judge import earlier_clean, judge_lesion
-from pipeline.margin import MarginMap, Surface, measure_margin, surface_at_zero, surface_of_mask
+from pipeline.margin import MarginMap, measure_margin
 from pipeline.organ import FoundOrgan
 from pipeline.progression import Scene, find_growth, find_nodules, find_uncovered
 from pipeline.sampling import box_of
 from pipeline.segment import Intensities, Surroundings, Zone, prior_scale, segment_zone
+from pipeline.surface import Surface, surface_at_zero, surface_of_mask
 from pipeline.transform import Transform, identity, resample_distance, sample, sample_distance
 from pipeline.volume import Mask, Volume
 

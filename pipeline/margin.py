@@ -8,25 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
-from skimage.measure import marching_cubes
 
 from pipeline.geometry import FloatArray, Geometry
-from pipeline.volume import Mask, signed_distance_mm
-
-
-@dataclass(frozen=True, eq=False)
-class Surface:
-    """A triangle mesh. vertices_lps_mm: (n, 3); faces: (m, 3) vertex numbers."""
-
-    vertices_lps_mm: FloatArray
-    faces: NDArray[np.int64]
-
-    def vertex_areas_mm2(self) -> FloatArray:
-        """(n,) a third of the area of the triangles around each vertex."""
-        a, b, c = (self.vertices_lps_mm[self.faces[:, n]] for n in range(3))
-        area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
-        out = np.bincount(self.faces.ravel(), np.repeat(area / 3, 3), minlength=len(self.vertices_lps_mm))
-        return np.asarray(out, np.float64)
+from pipeline.surface import Surface
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,28 +32,6 @@ class MarginMap:
         """Share of the tumor's surface area with a margin under the limit."""
         area = self.tumor.vertex_areas_mm2()
         return float(area[self.distance_mm < limit_mm].sum() / area.sum())
-
-
-def surface_of_mask(mask: Mask) -> Surface:
-    """The region's edge at sub-voxel precision: marching cubes on its signed distance, smoothed by 0.7 to 1 voxel.
-
-    Less smoothing at thick slices: measured against analytic ellipsoids, one voxel is best at 1 mm slices and 0.7 at
-    2.5 mm and above. Raises ValueError for an empty mask.
-    """
-    box = mask.geometry.box_around(mask.points_lps_mm(), pad_mm=0.0)
-    part = _padded(mask.crop(box), 4)
-    thick = float(part.geometry.spacing_mm.max()) > 1.8
-    field = ndimage.gaussian_filter(signed_distance_mm(part), 0.7 if thick else 1.0, mode="nearest")
-    if field.max() <= 0:  # thinner than the smoothing: keep what there is
-        field = signed_distance_mm(part)
-    return surface_at_zero(field, part.geometry)
-
-
-def surface_at_zero(field: NDArray[np.float32], geometry: Geometry) -> Surface:
-    """Marching cubes at zero of a (k, j, i) field that is positive inside; closed at the border of the grid."""
-    closed = np.pad(field, 1, constant_values=min(float(field.min()), -1e-3))
-    vertices, faces, _, _ = marching_cubes(closed, 0.0)
-    return Surface(geometry.lps_of(vertices.astype(np.float64) - 1), faces.astype(np.int64))
 
 
 def measure_margin(tumor: Surface, zone: Surface, zone_level: NDArray[np.float32], grid: Geometry) -> MarginMap:
@@ -133,11 +95,3 @@ def _to_segments(points: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray
     length = np.maximum(np.einsum("ij,ij->i", along, along), 1e-18)
     t = np.clip(np.einsum("ij,ij->i", points - a, along) / length, 0, 1)
     return np.asarray(np.linalg.norm(points - a - along * t[:, None], axis=1))
-
-
-def _padded(mask: Mask, by: int) -> Mask:
-    matrix = mask.geometry.lps_from_index.copy()
-    matrix[:3, 3] = mask.geometry.lps_of(np.full(3, -by))
-    shape = mask.geometry.shape
-    geometry = Geometry((shape[0] + 2 * by, shape[1] + 2 * by, shape[2] + 2 * by), matrix, mask.geometry.frame_uid)
-    return Mask(np.pad(mask.voxels, by), geometry)

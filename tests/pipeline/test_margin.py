@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.geometry import Geometry
-from pipeline.margin import distance_to_surface_mm, measure_margin, surface_of_mask
+from pipeline.margin import distance_to_surface_mm, measure_margin
+from pipeline.surface import surface_of_mask
 from pipeline.volume import Mask, signed_distance_mm
 
 
