@@ -61,6 +61,8 @@ class FollowUpSpec:
     rim_mm: float = 1.2
     rim_hu: float = 14.0
     """How much brighter than the liver the thin benign rim is."""
+    mr_like: bool = False
+    """Signal instead of HU: not in the order of the HU, and uneven over the scan, as MR is."""
     other_body_seed: int | None = None
     patient_id: str | None = None
     """Whose name the scan bears, when not the plan's patient's."""
@@ -241,6 +243,8 @@ def _followup(spec: PhantomSpec, number: int) -> PhantomFollowUp:
 
     clean = render(geometry, body, scan, baseline_from=made.motion, overlay=overlay)
     volume = _volume(clean, geometry, made.noise_hu, spec.seed * 100 + number + 1)
+    if made.mr_like:
+        volume = _mr_like(volume, spec.seed)
     acquired = spec.procedure_date + timedelta(days=made.days_since_procedure)
     return PhantomFollowUp(
         FollowUp(acquired, volume, made.phase), made.patient_id or spec.patient_id, truth_of(spec, number)
@@ -260,6 +264,19 @@ def _scan(grid: Grid, phase: Phase, contrast_scale: float, vessel_scale: float) 
 def _volume(clean: Plane, geometry: Geometry, sd_hu: float, seed: int) -> Volume:
     clean += noise_hu(geometry, sd_hu, seed)
     return Volume(np.clip(np.round(clean), -1024, 3071).astype(np.int16), geometry, "ct_hu")
+
+
+def _mr_like(volume: Volume, seed: int) -> Volume:
+    """The scan in other grays: fat bright, blood brighter than liver, bone dark, and a slow slope over all."""
+    hu = volume.voxels.astype(np.float32)
+    signal = np.interp(hu, [-1000, -150, -80, 0, 60, 110, 170, 300, 1000], [0, 60, 420, 120, 180, 260, 340, 200, 20])
+    rng = np.random.default_rng([seed, 19])
+    for axis in range(3):
+        along = np.linspace(-1, 1, hu.shape[axis]) * np.pi / 2 + rng.uniform(-1, 1)
+        shape = [1, 1, 1]
+        shape[axis] = -1
+        signal *= 1 + 0.15 * np.sin(along).reshape(shape)
+    return Volume(signal.astype(np.float32), volume.geometry, "mr_signal")
 
 
 def _tumor_hu(spec: PhantomSpec, scan: Scan) -> float:

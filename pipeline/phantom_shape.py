@@ -114,21 +114,41 @@ class Wave:
 
 
 @dataclass(frozen=True)
+class Contraction:
+    """Tissue drawn toward an ablation zone, in the follow-up's coordinates: a ball shrunk by `fraction` of its radius,
+    around it a pull that falls with the square of the distance, as in tissue that keeps its volume."""
+
+    center_lps_mm: Point
+    radius_mm: float
+    fraction: float
+
+    def displacement_mm(self, points: FloatArray) -> FloatArray:
+        """(..., 3) from where tissue is now to where it was."""
+        away = points - np.asarray(self.center_lps_mm, points.dtype)
+        reach = np.linalg.norm(away, axis=-1, keepdims=True)
+        share = np.minimum(1.0, self.radius_mm / np.maximum(reach, 1e-3)) ** 3
+        return np.asarray(away * (share * self.fraction / (1 - self.fraction)).astype(points.dtype))
+
+
+@dataclass(frozen=True)
 class Motion:
     """A known smooth motion: maps follow-up points to baseline points, ``baseline_from_followup``.
 
-    A turn about `pivot_lps_mm`, a shift, and waves.
+    A turn about `pivot_lps_mm`, a shift, waves, and before them the way back from a contraction.
     """
 
     shift_mm: Point = (0.0, 0.0, 0.0)
     tilt_deg: Point = (0.0, 0.0, 0.0)
     pivot_lps_mm: Point = (0.0, 0.0, 0.0)
     waves: tuple[Wave, ...] = ()
+    contraction: Contraction | None = None
 
     def __call__(self, points_lps_mm: ArrayLike) -> FloatArray:
         """(..., 3) baseline points for (..., 3) follow-up points; float32 stays float32."""
         points = np.asarray(points_lps_mm)
         points = points if points.dtype == np.float32 else points.astype(np.float64)
+        if self.contraction is not None:
+            points = points + self.contraction.displacement_mm(points)
         kind = points.dtype
         turn = Rotation.from_euler("xyz", self.tilt_deg, degrees=True).as_matrix()
         offset = np.asarray(self.pivot_lps_mm) - turn @ np.asarray(self.pivot_lps_mm) + np.asarray(self.shift_mm)

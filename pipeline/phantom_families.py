@@ -1,0 +1,108 @@
+"""Families of phantoms that differ in what makes registration hard; each is drawn anew for every seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.case import Outcome, Point
+from pipeline.geometry import FloatArray
+from pipeline.phantom import FollowUpSpec, Grid, PhantomSpec
+from pipeline.phantom_body import Body, made_body
+from pipeline.phantom_shape import Blob, Contraction, Motion, smooth_motion
+
+#: Pairs of one patient. What differs is in the name.
+FAMILIES = (
+    "same_phase", "other_phase", "thick_slices", "unenhanced", "mr_like", "contraction", "far_motion", "near_capsule"
+)  # fmt: skip
+#: Pairs that must be refused.
+STRANGERS = ("another_patient", "another_region", "lesion_missed")
+
+_BASELINE = Grid((72, 320, 320), (2.5, 0.8, 0.8), (-50.0, -5.0, 5.0))
+_FOLLOWUP = Grid((64, 310, 310), (2.8, 0.83, 0.83), (-47.0, -8.0, 2.0))
+_THICK = Grid((36, 310, 310), (5.0, 0.83, 0.83), (-47.0, -8.0, 2.0))
+_FULL = (
+    Grid((120, 512, 512), (1.5, 0.74, 0.74), (0.0, 0.0, 0.0)),
+    Grid((120, 512, 512), (1.5, 0.76, 0.76), (2.0, -3.0, -4.0)),
+)
+
+
+def family(name: str, seed: int, *, full: bool = False) -> PhantomSpec:
+    """The phantom of a family (one of `FAMILIES` or `STRANGERS`) and a seed; its tumor and margin vary too.
+
+    full: 512 x 512 x 120 voxels instead of a field of view around the liver. Raises ValueError for an unknown name.
+    """
+    if name not in FAMILIES + STRANGERS:
+        raise ValueError(f"no family is called {name}; there are {', '.join(FAMILIES + STRANGERS)}")
+    rng = np.random.default_rng([seed, 23])
+    tumor = _tumor(made_body(seed), rng, near_capsule=name == "near_capsule")
+    followup = _followup(name, tumor, rng)
+    baseline = _FULL[0] if full else _BASELINE
+    if full:
+        followup = replace(followup, grid=_FULL[1])
+    planned = tumor.radii_mm[0] + 8.0
+    zone = Blob(tumor.center_lps_mm, (planned, planned, planned), bump_mm=0.5, bump_seed=seed + 50)
+    return PhantomSpec(name, seed, tumor, baseline, (followup,), simulated_zone=zone)
+
+
+def _tumor(body: Body, rng: np.random.Generator, *, near_capsule: bool) -> Blob:
+    """A tumor of 12 to 28 mm well inside the liver, or one that touches its capsule."""
+    radii = rng.uniform(6.0, 14.0) * rng.uniform(0.85, 1.15, 3)
+    reach = float(radii.mean())
+    wanted = (reach - 2.0, reach + 3.0) if near_capsule else (reach + 10.0, 60.0)
+    tries = rng.uniform((-130, -70, -45), (-40, 50, 50), (4000, 3))
+    deep = body.liver_depth_mm(tries)
+    center = tries[np.flatnonzero((deep > wanted[0]) & (deep < wanted[1]))[0]]
+    return Blob(_point(center), _point(radii), _point(rng.uniform(-30, 30, 3)), 0.5, int(rng.integers(1 << 30)))
+
+
+def _followup(name: str, tumor: Blob, rng: np.random.Generator) -> FollowUpSpec:
+    margin = rng.uniform(-4.0, 10.0)
+    shift = rng.uniform(-2.0, 2.0, 3)
+    radii = np.asarray(tumor.radii_mm) + margin + float(np.linalg.norm(shift))
+    center = np.asarray(tumor.center_lps_mm) + shift
+    zone = Blob(_point(center), _point(np.maximum(radii, 6.0)), tumor.rotation_deg, 0.5, int(rng.integers(1 << 30)))
+    motion = _motion(tumor, rng, most_mm=25.0 if name == "far_motion" else 14.0)
+    if name == "contraction":
+        radius = float(np.mean(zone.radii_mm))
+        at = _point(motion.inverse(center))
+        motion = replace(motion, contraction=Contraction(at, 0.9 * radius, float(rng.uniform(0.04, 0.10))))
+    expected: Outcome = "incomplete_coverage" if margin < 0 else "narrow_margin" if margin < 5 else "complete"
+    out = FollowUpSpec(
+        days_since_procedure=33,
+        expected="not_assessable" if name in STRANGERS else expected,
+        zone=zone,
+        motion=motion,
+        grid=_THICK if name == "thick_slices" else _FOLLOWUP,
+        contrast_scale=float(rng.uniform(0.85, 1.05)),
+        noise_hu=float(rng.uniform(10, 15)),
+    )
+    if name == "other_phase":
+        return replace(out, phase="arterial")
+    if name == "unenhanced":
+        return replace(out, phase="unenhanced")
+    if name == "mr_like":
+        return replace(out, mr_like=True)
+    if name == "another_patient":
+        return replace(out, other_body_seed=int(rng.integers(1000, 2000)))
+    away = {"another_region": -210.0, "lesion_missed": 95.0}.get(name, 0.0)
+    x, y, z = out.grid.center_lps_mm
+    return replace(out, grid=replace(out.grid, center_lps_mm=(x, y, z + away))) if away else out
+
+
+def _motion(tumor: Blob, rng: np.random.Generator, *, most_mm: float) -> Motion:
+    """Breath and position: `most_mm` at most, mainly along the body."""
+    shift = rng.uniform((-0.2, -0.25, 0.4), (0.2, 0.25, 0.8)) * most_mm * rng.choice((-1.0, 1.0))
+    tilt = rng.uniform(-3.0, 3.0, 3)
+    return smooth_motion(
+        int(rng.integers(1 << 30)),
+        shift_mm=_point(shift),
+        tilt_deg=_point(tilt),
+        pivot_lps_mm=tumor.center_lps_mm,
+        amplitude_mm=3.5,
+    )
+
+
+def _point(values: FloatArray) -> Point:
+    return float(values[0]), float(values[1]), float(values[2])
