@@ -21,7 +21,7 @@ from pipeline.geometry import FloatArray
 from pipeline.itk import image_from
 from pipeline.phantom import Phantom, make_phantom
 from pipeline.phantom_families import FAMILIES, family
-from pipeline.register import COARSE_LEVELS, FINE_LEVELS, Where, deform, deform_in_halves, mean_of
+from pipeline.register import COARSE_LEVELS, FINE_LEVELS, Where, deform_in_halves, mean_of
 from pipeline.rigid import rigid_start
 from pipeline.sampling import box_of, extent_of
 from pipeline.transform import Transform, identity, resample_distance
@@ -96,8 +96,10 @@ def _grown(mask: Mask, grid: Any, by_mm: float) -> Mask:
 
 def ours(work: Pair) -> Map:
     """The product's two stages: coarse, then fine in two halves."""
-    coarse = deform(work.followup, work.baseline, work.start, where=work.where, levels=COARSE_LEVELS)
-    return mean_of(*deform_in_halves(work.followup, work.baseline, coarse, where=work.where, levels=FINE_LEVELS))
+    halves = (work.start, work.start)
+    for levels in (COARSE_LEVELS, FINE_LEVELS):
+        halves = deform_in_halves(work.followup, work.baseline, halves, where=work.where, levels=levels)
+    return mean_of(*halves)
 
 
 def _itk_inputs(work: Pair) -> tuple[sitk.Image, sitk.Image, sitk.Image, sitk.Image]:

@@ -14,7 +14,7 @@ from pipeline.geometry import Geometry
 from pipeline.judge import most_urgent, needs_review
 from pipeline.lesion import LesionView, assess_lesion, is_in_view, not_assessable, segment, view_lesion
 from pipeline.organ import FoundOrgan, find_organ
-from pipeline.register import COARSE_LEVELS, FINE_LEVELS, Where, deform, deform_in_halves, mean_of
+from pipeline.register import COARSE_LEVELS, FINE_LEVELS, Where, deform_in_halves, mean_of
 from pipeline.rigid import rigid_start
 from pipeline.sampling import Box, box_of, extent_of
 from pipeline.segment import Zone
@@ -63,12 +63,15 @@ def assess(
         return _refused(case, _OUT_OF_VIEW, watch)
     whole, case = case, replace(case, plan=_without(case.plan, unseen))
     where = _where(case, start, organ)
-    coarse = deform(case.followup.volume, case.plan.baseline, start, where=where, levels=COARSE_LEVELS)
+    followup, baseline = case.followup.volume, case.plan.baseline
+    halves = deform_in_halves(followup, baseline, (start, start), where=where, levels=COARSE_LEVELS)
+    coarse = mean_of(*halves)
     watch.stage("segment")
     found = [segment(case, view) for view in _views(case, coarse, organ)]
     watch.stage("register_near_lesion")
-    closer = replace(where, cut_followup=_zone_cut(case, coarse, found))
-    halves = deform_in_halves(case.followup.volume, case.plan.baseline, coarse, where=closer, levels=FINE_LEVELS)
+    zones = tuple(z.mask for z in found if isinstance(z, Zone))
+    closer = replace(where, cut_followup=_zone_cut(case, coarse, found), zones=zones)
+    halves = deform_in_halves(followup, baseline, halves, where=closer, levels=FINE_LEVELS)
     joined = mean_of(*halves)
     qualities = _qualities(case, halves, joined, closer)
     watch.stage("measure")

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.geometry import Geometry
+from pipeline.contraction import Pull, pull_of
+from pipeline.geometry import FloatArray, Geometry
 from pipeline.sampling import (
     Box,
     Field,
@@ -28,7 +29,7 @@ from pipeline.sampling import (
     spline_grid,
     window_of,
 )
-from pipeline.similarity import negative_mutual_information, to_bins
+from pipeline.similarity import equalised, negative_mutual_information, to_bins
 from pipeline.transform import SplineField, Transform
 from pipeline.volume import Mask, Volume
 
@@ -47,13 +48,15 @@ class Level:
 
 
 BLOCK_MM = 8.0
+#: Weight of the squared size (mm2) of a pull against mutual information (nats): noise alone finds a millimetre or two.
+PULL_PRIOR = 0.0003
 
 #: Coarse to fine; each control spacing is half the one before, so that the spline is carried over exactly.
 COARSE_LEVELS = (
-    Level(4.0, 40.0, 6.0, 5.0, 60, 1.0, 0.1),
-    Level(2.5, 20.0, 5.0, 3.5, 60, 0.6, 1.0),
+    Level(4.0, 40.0, 6.0, 5.0, 60, 1.0, 0.5),
+    Level(2.5, 20.0, 5.0, 3.5, 60, 0.6, 5.0),
 )
-FINE_LEVELS = (Level(1.5, 10.0, 5.0, 2.5, 80, 0.3, 3.0),)
+FINE_LEVELS = (Level(1.5, 10.0, 5.0, 2.5, 80, 0.3, 15.0),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,7 @@ class Where:
 
     organ: baseline region (organ plus rim) whose surroundings matter; None: everything in `box`.
     cut_baseline, cut_followup: what has no partner (tumor; ablation zone). near: follow-up boxes sampled densely.
+    zones: ablation zones on the follow-up toward which tissue may have been drawn.
     half: 0 or 1 keeps every other block of `BLOCK_MM` only, so that two halves see independent noise; None keeps all.
     """
 
@@ -70,16 +74,20 @@ class Where:
     organ: Mask | None
     cut_baseline: Mask
     cut_followup: Mask
+    zones: tuple[Mask, ...] = ()
     half: int | None = None
 
 
 def deform_in_halves(
-    followup: Volume, baseline: Volume, start: Transform, *, where: Where, levels: tuple[Level, ...]
+    followup: Volume, baseline: Volume, starts: tuple[Transform, Transform], *, where: Where, levels: tuple[Level, ...]
 ) -> tuple[Transform, Transform]:
-    """Two registrations from disjoint halves of the samples, side by side; their mean is better than either."""
+    """Two registrations from disjoint halves of the samples, side by side; their mean is better than either.
+
+    starts: the same twice at first, later what the earlier levels found in either half.
+    """
 
     def one(half: int) -> Transform:
-        return deform(followup, baseline, start, where=replace(where, half=half), levels=levels, seed=half)
+        return deform(followup, baseline, starts[half], where=replace(where, half=half), levels=levels, seed=half)
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(one, (0, 1))
@@ -113,7 +121,11 @@ def deform(
         while grid.spacing_mm[0] > 1.01 * level.control_mm:
             coefficients, grid = refined(coefficients, grid)
         cost = _Cost.of(followup, baseline, start, where, level, grid)
-        coefficients = cost.minimise(coefficients, generator)
+        coefficients, pulled_mm = cost.minimise(coefficients, generator)
+        if where.zones:
+            coefficients, grid = refined(coefficients, grid)
+            for pull, size_mm in zip(cost.pulls, pulled_mm.tolist(), strict=True):
+                coefficients = coefficients + size_mm * torch.from_numpy(pull.coefficients_mm(grid)).float()
     field = SplineField(coefficients.double().cpu().numpy(), grid)
     return replace(start, field=field)
 
@@ -135,8 +147,8 @@ class _Cost:
     lattices: tuple[Lattice, ...]
     grid: Geometry
     level: Level
-    ranges: tuple[tuple[float, float], tuple[float, float]]
     half: int | None
+    pulls: tuple[Pull, ...]
 
     @staticmethod
     def of(followup: Volume, baseline: Volume, start: Transform, where: Where, level: Level, grid: Geometry) -> _Cost:
@@ -152,6 +164,12 @@ class _Cost:
         lattices = [lattice_in(where.box, level.sample_mm), *(lattice_in(b, level.near_sample_mm) for b in where.near)]
         moving_weight = _weight(where.organ, where.cut_baseline, moving_grid)
         fixed_weight = _weight(None, where.cut_followup, fixed_grid)
+        # Which of the follow-up's gray values are the organ's: where the start puts the organ is near enough.
+        likely = fixed_weight
+        if where.organ is not None:
+            likely = fixed_weight * _carried(where.organ, fixed_grid, rigid.matrix)
+        fixed_values = equalised(fixed_values, fixed_values[likely > 0.5])
+        moving_values = equalised(moving_values, moving_values[moving_weight > 0.5])
         return _Cost(
             field_of(fixed_values, fixed_grid, device),
             field_of(moving_values, moving_grid, device),
@@ -161,33 +179,39 @@ class _Cost:
             tuple(lattices),
             grid,
             level,
-            (_range(fixed_values), _range(moving_values[moving_weight > 0.5])),
             where.half,
+            tuple(pull_of(zone) for zone in where.zones),
         )
 
-    def minimise(self, coefficients: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Control displacements (3, k, j, i) in mm after Adam with a cosine-decaying rate."""
+    def minimise(self, coefficients: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Control displacements (3, k, j, i) and the size of each pull, in mm, after Adam with a falling rate."""
         variable = coefficients.clone().requires_grad_(True)
-        optimizer = torch.optim.Adam([variable], lr=self.level.rate_mm, betas=(0.9, 0.98))
+        sizes = torch.zeros(len(self.pulls), device=coefficients.device, requires_grad=True)
+        optimizer = torch.optim.Adam([variable, sizes], lr=self.level.rate_mm, betas=(0.9, 0.98))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
             optimizer, self.level.steps, eta_min=self.level.rate_mm * 0.05
         )
         for _ in range(self.level.steps):
             optimizer.zero_grad()
-            loss = self.similarity(variable, generator) + self.level.bending * bending_energy(
+            loss = self.similarity(variable, sizes, generator) + self.level.bending * bending_energy(
                 variable, float(self.grid.spacing_mm[0])
             )
+            loss = loss + PULL_PRIOR * sizes.square().sum()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-        return variable.detach()
+        return variable.detach(), sizes.detach()
 
-    def similarity(self, coefficients: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def similarity(
+        self, coefficients: torch.Tensor, sizes: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
         """Minus the mutual information over freshly jittered samples."""
         points, mapped = [], []
         for lattice in self.lattices:
             jitter = torch.rand(3, generator=generator).to(coefficients.device)
             p, u = self._displaced(coefficients, lattice.axes(jitter))
+            for pull, size in zip(self.pulls, sizes, strict=True):
+                u = u + size * pull.at(p)
             points.append(p)
             mapped.append((p + u) @ self.matrix[:3, :3].T + self.matrix[:3, 3])
         p, y = torch.cat(points), torch.cat(mapped)
@@ -198,7 +222,7 @@ class _Cost:
                 keep &= (torch.floor(p / BLOCK_MM).long().sum(1) % 2) == self.half
         p, y, weight = p[keep], y[keep], weight[keep]
         fixed, moving = self.fixed.at(p), self.moving.at(y)
-        return negative_mutual_information(to_bins(fixed, *self.ranges[0]), to_bins(moving, *self.ranges[1]), weight)
+        return negative_mutual_information(to_bins(fixed, 0.0, 1.0), to_bins(moving, 0.0, 1.0), weight)
 
     def _displaced(self, coefficients: torch.Tensor, axes: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         spacing = float(self.grid.spacing_mm[0])
@@ -239,20 +263,13 @@ def _weight(organ: Mask | None, cut: Mask | None, onto: Geometry) -> NDArray[np.
     return weight
 
 
-def _carried(mask: Mask, onto: Geometry) -> NDArray[np.float32]:
-    index = mask.geometry.index_from_lps @ onto.lps_from_index
+def _carried(mask: Mask, onto: Geometry, mask_from_onto: FloatArray | None = None) -> NDArray[np.float32]:
+    across = np.eye(4) if mask_from_onto is None else mask_from_onto
+    index = mask.geometry.index_from_lps @ across @ onto.lps_from_index
     out = ndimage.affine_transform(
         mask.voxels.astype(np.float32), index[:3, :3], offset=index[:3, 3], output_shape=onto.shape, order=1, cval=0.0
     )
     return np.asarray(out, np.float32)
-
-
-def _range(values: NDArray[np.float32]) -> tuple[float, float]:
-    """What the histogram spans: the middle 99 % of the values."""
-    if values.size < 10:
-        return 0.0, 1.0
-    low, high = np.percentile(values, [0.5, 99.5])
-    return float(low), float(max(high, low + 1.0))
 
 
 def _index_box(geometry: Geometry, box: Box) -> tuple[slice, slice, slice]:

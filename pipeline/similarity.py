@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 BINS = 32
 _PAD = 2  # bins kept free at each end, so that a window never leaves the histogram
@@ -44,6 +46,21 @@ def negative_mutual_information(
     """Minus the mutual information (nats) of two (n,) lists of bin positions from `to_bins`, weighted by (n,)."""
     out: torch.Tensor = _JointEntropyGap.apply(fixed_bins, moving_bins, weights)
     return out
+
+
+def equalised(values: NDArray[np.float32], sample: NDArray[np.float32], *, share: float = 0.5) -> NDArray[np.float32]:
+    """The values on a scale from 0 to 1 that gives room to what is frequent in the sample.
+
+    A mix of the sample's cumulative distribution (`share`) and its plain range, without the outer 0.5 %. Bins of even
+    width would leave an organ and its vessels three or four of 32 beside fat and lung.
+    """
+    if sample.size < 10:
+        return np.zeros_like(values)
+    quantiles = np.quantile(sample, np.linspace(0.005, 0.995, 65))
+    quantiles = np.maximum.accumulate(quantiles) + np.arange(65) * max(1e-6, 1e-6 * float(np.ptp(quantiles)))
+    ranks = np.linspace(0, 1, 65)
+    scale = share * ranks + (1 - share) * (quantiles - quantiles[0]) / (quantiles[-1] - quantiles[0])
+    return np.asarray(np.interp(values, quantiles, scale), np.float32)
 
 
 def to_bins(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
