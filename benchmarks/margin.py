@@ -23,7 +23,7 @@ from pipeline.geometry import Geometry
 from pipeline.itk import image_from
 from pipeline.margin import measure_margin
 from pipeline.phantom_shape import Blob, signed_margins_mm, surface_points
-from pipeline.surface import level_of_mask, surface_at_zero, surface_of_mask
+from pipeline.surface import level_of_mask, surface_of_mask
 from pipeline.volume import Mask
 
 #: Slices, rows, columns in mm, and the mean absolute error wanted there.
@@ -91,8 +91,7 @@ def _grid(
 
 def ours(pair: Pair) -> float:
     """The product's own way from two masks."""
-    level, grid = level_of_mask(pair.zone)
-    return measure_margin(surface_of_mask(pair.tumor), surface_at_zero(level, grid), level, grid).minimal_margin_mm
+    return measure_margin(surface_of_mask(pair.tumor), level_of_mask(pair.zone)).minimal_margin_mm
 
 
 def border_voxels(pair: Pair) -> float:

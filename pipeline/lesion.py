@@ -15,7 +15,7 @@ from pipeline.assessment import (
     RegistrationQuality,
     SimulatedZoneComparison,
 )
-from pipeline.case import Case, Lesion
+from pipeline.case import Case, Lesion, Outcome
 from pipeline.geometry import Geometry
 from pipeline.judge import earlier_clean, judge_lesion
 from pipeline.margin import MarginMap, measure_margin
@@ -23,7 +23,7 @@ from pipeline.organ import FoundOrgan
 from pipeline.progression import Scene, find_growth, find_nodules, find_uncovered
 from pipeline.sampling import box_of
 from pipeline.segment import Intensities, Surroundings, Zone, prior_scale, segment_zone
-from pipeline.surface import Surface, surface_at_zero, surface_of_mask
+from pipeline.surface import Level, Surface, level_of_mask
 from pipeline.transform import Transform, identity, resample_distance, sample, sample_distance
 from pipeline.volume import Mask, Volume
 
@@ -45,6 +45,17 @@ _LOOKS_ALIKE = Reason(
     "By its brightness before the procedure, viable tumor would look like the ablation zone on this scan, so tumor "
     "left at the zone's edge could not be seen; another contrast phase or MR is needed.",
 )
+
+
+_UNTREATED = Reason(
+    "zone_looks_like_tumor",
+    "What is darker than the organ has the tumor's own place, size and brightness: the scan may be from before the "
+    "ablation, or the tumor untreated.",
+)
+#: Zones that were meant to cover a tumor reach beyond it on all sides; 3 mm around one of 25 mm gives a Dice of 0.75.
+UNTREATED_DICE = 0.8
+#: A ball of 3.4 mm: below what is seen, biopsied or ablated, so a slip of the drawing tool.
+LEAST_TUMOR_ML = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,28 +121,36 @@ def assess_lesion(
     """The lesion's answer on the follow-up's own grid."""
     lesion, full = view.lesion, case.followup.volume.geometry
     tumor = _tumor_voxels(view)
+    if lesion.tumor.volume_ml < LEAST_TUMOR_ML:
+        text = (
+            f"The plan's tumor region holds only {lesion.tumor.volume_ml:.3f} ml, less than a ball of 3.4 mm: check "
+            "that the tumor is drawn as it should be."
+        )
+        return not_assessable(lesion, (Reason("tumor_region_too_small", text),), tumor=tumor.embedded_in(full))
     if isinstance(found, Reason):
         return not_assessable(lesion, (found,), tumor=tumor.embedded_in(full))
+    clean = earlier_clean(_earlier_outcomes(case, lesion)) is not None
+    if not clean and _looks_untreated(found, tumor):
+        return not_assessable(lesion, (_UNTREATED,), tumor=tumor.embedded_in(full), zone=found.mask.embedded_in(full))
     if _cut_by_border(found.mask, full):
         text = "The ablation zone reaches the border of the follow-up scan; a scan that shows all of it is needed."
         reason = Reason("zone_cut_by_field_of_view", text)
         return not_assessable(lesion, (reason,), tumor=tumor.embedded_in(full), zone=found.mask.embedded_in(full))
-    surface = _carried(surface_of_mask(lesion.tumor), transform)
-    zone_surface = surface_at_zero(found.level, found.mask.geometry)
-    measured = measure_margin(surface, zone_surface, found.level, found.mask.geometry)
-    coverage = _coverage(lesion.tumor, surface, found, transform)
+    level = level_of_mask(lesion.tumor)
+    surface = _carried(level.surface(), transform)
+    measured = measure_margin(surface, Level(found.level, found.mask.geometry))
+    coverage = _coverage(level, surface, found, transform)
     margin = _margin(measured, coverage, found, quality)
     findings = _findings(case, view, found)
-    earlier = tuple(e.outcome for p in case.previous for e in p.lesions if e.lesion_id == lesion.lesion_id)
     verdict = judge_lesion(
         margin,
         findings,
         required_margin_mm=lesion.required_margin_mm,
-        earlier=earlier,
+        earlier=_earlier_outcomes(case, lesion),
         days=case.days_since_procedure,
     )
     outcome, reasons = verdict.outcome, verdict.reasons
-    unproven = earlier_clean(earlier) is None and not found.intensities.tumor_is_distinguishable
+    unproven = not clean and not found.intensities.tumor_is_distinguishable
     if unproven and outcome in ("complete", "narrow_margin"):
         reasons, outcome = (_LOOKS_ALIKE, *verdict.reasons), "not_assessable"
     return LesionAssessment(
@@ -146,6 +165,17 @@ def assess_lesion(
         tumor=tumor.embedded_in(full),
         uncovered=(tumor - found.mask).embedded_in(full),
     )
+
+
+def _earlier_outcomes(case: Case, lesion: Lesion) -> tuple[Outcome, ...]:
+    return tuple(e.outcome for p in case.previous for e in p.lesions if e.lesion_id == lesion.lesion_id)
+
+
+def _looks_untreated(zone: Zone, tumor: Mask) -> bool:
+    """Whether what was found has the tumor's place, size and brightness: a scan from before the ablation would too."""
+    if zone.intensities.tumor_is_distinguishable or tumor.is_empty:
+        return False
+    return 2 * (zone.mask & tumor).volume_ml / (zone.mask.volume_ml + tumor.volume_ml) > UNTREATED_DICE
 
 
 def _remarks(zone: Zone) -> tuple[Reason, ...]:
@@ -182,14 +212,14 @@ class _Coverage:
     uncovered_ml: float
 
 
-def _coverage(tumor: Mask, surface: Surface, zone: Zone, baseline_from_followup: Transform) -> _Coverage:
+def _coverage(tumor: Level, surface: Surface, zone: Zone, baseline_from_followup: Transform) -> _Coverage:
     """How much tumor there is on the follow-up and how much of it lies outside the zone, finer than its voxels."""
     box = box_of(surface.vertices_lps_mm).grown(1.0)
     volume_mm3 = float(np.prod(box.high - box.low))
     grid = box.grid(float(np.clip((volume_mm3 / COVERAGE_POINTS) ** (1 / 3), 0.1, 1.0)), zone.mask.geometry.frame_uid)
     points = grid.grid_lps()
-    inside = _inside(sample_distance(tumor, baseline_from_followup(points)))
-    level = sample(Volume(zone.level, zone.mask.geometry, "ct_hu"), points[inside], outside=-1.0)
+    inside = _inside(tumor.at(baseline_from_followup(points)))
+    level = Level(zone.level, zone.mask.geometry).at(points[inside])
     voxel_ml = grid.voxel_volume_mm3 / 1000.0
     return _Coverage(float(inside.sum()) * voxel_ml, float((level <= 0).sum()) * voxel_ml)
 
@@ -261,7 +291,7 @@ def _compared(view: LesionView, zone: Zone, tumor: Surface) -> SimulatedZoneComp
     planned = Mask(planned_mm > 0, grid)
     total = planned.volume_ml + zone.mask.volume_ml
     dice = 2 * (planned & zone.mask).volume_ml / total if total else 0.0
-    margin = measure_margin(tumor, surface_at_zero(planned_mm, grid), planned_mm, grid)
+    margin = measure_margin(tumor, Level(planned_mm, grid))
     return SimulatedZoneComparison(planned.volume_ml, dice, margin.minimal_margin_mm)
 
 

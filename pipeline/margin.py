@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from pipeline.geometry import FloatArray, Geometry
-from pipeline.surface import Surface
+from pipeline.geometry import FloatArray
+from pipeline.surface import Level, Surface
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,16 +32,13 @@ class MarginMap:
         return float(area[self.distance_mm < limit_mm].sum() / area.sum())
 
 
-def measure_margin(tumor: Surface, zone: Surface, zone_level: NDArray[np.float32], grid: Geometry) -> MarginMap:
-    """The margin at every vertex of the tumor surface. Both surfaces in the follow-up's frame.
+def measure_margin(tumor: Surface, zone: Level) -> MarginMap:
+    """The margin at every vertex of the tumor surface; the zone's level gives the sign. Both in the follow-up's frame.
 
-    zone_level: (k, j, i) on `grid`, the field whose zero is the zone's surface; gives the sign.
+    Raises ValueError for a zone without an inside.
     """
-    index = np.moveaxis(grid.index_of(tumor.vertices_lps_mm), -1, 0)
-    outside = float(min(zone_level.min(), -1e-3))
-    inside = ndimage.map_coordinates(zone_level, index, order=1, mode="constant", cval=outside) > 0
-    distance = distance_to_surface_mm(tumor.vertices_lps_mm, zone)
-    return MarginMap(tumor, np.where(inside, distance, -distance))
+    distance = distance_to_surface_mm(tumor.vertices_lps_mm, zone.surface())
+    return MarginMap(tumor, np.where(zone.at(tumor.vertices_lps_mm) > 0, distance, -distance))
 
 
 def distance_to_surface_mm(points: FloatArray, surface: Surface) -> FloatArray:

@@ -202,9 +202,7 @@ class _Cost:
             schedule.step()
         return variable.detach(), sizes.detach()
 
-    def similarity(
-        self, coefficients: torch.Tensor, sizes: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def similarity(self, coefficients: torch.Tensor, sizes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Minus the mutual information over freshly jittered samples."""
         points, mapped = [], []
         for lattice in self.lattices:

@@ -39,13 +39,31 @@ class Surface:
         return np.asarray(out, np.float64)
 
 
+@dataclass(frozen=True, eq=False)
+class Level:
+    """A function that is positive inside a region and zero at its edge. values: (k, j, i) float32 on the grid."""
+
+    values: Array
+    grid: Geometry
+
+    def surface(self) -> Surface:
+        """The edge, closed at the border of the grid."""
+        return surface_at_zero(self.values, self.grid)
+
+    def at(self, points_lps_mm: FloatArray) -> Array:
+        """(...,) values at (..., 3) points; outside the grid the least value."""
+        index = np.moveaxis(self.grid.index_of(points_lps_mm), -1, 0)
+        least = float(min(self.values.min(), -1e-3))
+        return np.asarray(ndimage.map_coordinates(self.values, index, order=1, mode="constant", cval=least))
+
+
 def surface_of_mask(mask: Mask) -> Surface:
     """The region's edge: the zero level of `level_of_mask`. Raises ValueError for an empty mask."""
-    return surface_at_zero(*level_of_mask(mask))
+    return level_of_mask(mask).surface()
 
 
-def level_of_mask(mask: Mask) -> tuple[Array, Geometry]:
-    """A smooth level, positive inside, and its grid: about `FINE_MM` between points, however thick the slices are.
+def level_of_mask(mask: Mask) -> Level:
+    """A smooth level, positive inside: about `FINE_MM` between its points, however thick the slices are.
 
     A mask says on which side of the edge each voxel center lies and no more. Among all edges that keep every center on
     its side, the level is drawn toward the one that bends most evenly: smoothing that leaves quadratics alone, so that
@@ -70,7 +88,7 @@ def level_of_mask(mask: Mask) -> tuple[Array, Geometry]:
     matrix = part.geometry.lps_from_index.copy()
     matrix[:3, :3] = matrix[:3, :3] / steps
     grid = Geometry((int(shape[0]), int(shape[1]), int(shape[2])), matrix, part.geometry.frame_uid)
-    return (last if last.max() > 0 else level), grid
+    return Level(last if last.max() > 0 else level, grid)
 
 
 def _quadratic_kept(values: Array, sigma: FloatArray) -> Array:

@@ -10,9 +10,10 @@ import pytest
 from pipeline.assess import assess
 from pipeline.assessment import Assessment
 from pipeline.case import Case, EarlierFollowUp, EarlierLesion
+from pipeline.geometry import Geometry
 from pipeline.phantom import Phantom, make_phantom
 from pipeline.phantom_stories import story
-from pipeline.volume import Mask
+from pipeline.volume import Mask, Volume
 
 
 def run(phantom: Phantom, number: int = 0, previous: tuple[EarlierFollowUp, ...] = ()) -> Assessment:
@@ -110,11 +111,11 @@ def test_progress_and_times_are_told(incomplete_phantom: Phantom) -> None:
 
 
 @pytest.mark.parametrize("name", ["complete", "incomplete"])
-def test_a_tumor_smaller_than_a_followup_voxel_has_a_volume_and_a_mask(name: str) -> None:
+def test_a_tumor_of_a_few_voxels_has_a_volume_and_a_mask(name: str) -> None:
     phantom = make_phantom(story(name))
     lesion = phantom.plan.lesions[0]
     grid = lesion.tumor.geometry
-    # One voxel: at the tumor's middle (covered), or at the end of the tumor that the zone leaves free.
+    # Four voxels: at the tumor's middle (covered), or at the end of the tumor that the zone leaves free.
     truth = phantom.followups[0].truth
     free = truth.tumor - truth.zone
     if free.is_empty:
@@ -124,7 +125,8 @@ def test_a_tumor_smaller_than_a_followup_voxel_has_a_volume_and_a_mask(name: str
         shift = free.centroid_lps_mm - truth.tumor.centroid_lps_mm
         at = inside[np.argmax(inside @ shift)]
     voxels = np.zeros(grid.shape, bool)
-    voxels[tuple(np.round(grid.index_of(at)).astype(int))] = True
+    k, j, i = np.round(grid.index_of(at)).astype(int)
+    voxels[k, j : j + 2, i : i + 2] = True
     small = replace(lesion, tumor=Mask(voxels, grid))
     plan = replace(phantom.plan, lesions=(small,))
     found = assess(Case(plan, phantom.followups[0].followup)).lesions[0]
@@ -138,3 +140,23 @@ def test_a_tumor_smaller_than_a_followup_voxel_has_a_volume_and_a_mask(name: str
     else:
         assert found.outcome == "incomplete_coverage"
         assert found.margin.covered_fraction < 1.0
+
+
+def test_a_tumor_region_of_one_voxel_is_taken_for_a_slip_of_the_pen(incomplete_phantom: Phantom) -> None:
+    lesion = incomplete_phantom.plan.lesions[0]
+    voxels = np.zeros(lesion.tumor.geometry.shape, bool)
+    voxels[tuple(np.round(lesion.tumor.geometry.index_of(lesion.tumor.centroid_lps_mm)).astype(int))] = True
+    plan = replace(incomplete_phantom.plan, lesions=(replace(lesion, tumor=Mask(voxels, lesion.tumor.geometry)),))
+    found = assess(Case(plan, incomplete_phantom.followups[0].followup))
+    assert found.outcome == "not_assessable"
+    assert [r.code for r in found.lesions[0].reasons] == ["tumor_region_too_small"]
+
+
+def test_the_baseline_given_as_followup_shows_no_ablation_zone(incomplete_phantom: Phantom) -> None:
+    plan = incomplete_phantom.plan
+    grid = plan.baseline.geometry
+    again = Volume(plan.baseline.voxels, Geometry(grid.shape, grid.lps_from_index, "another frame"), "ct_hu")
+    followup = replace(incomplete_phantom.followups[0].followup, volume=again)
+    found = assess(Case(plan, followup))
+    assert found.outcome == "not_assessable"
+    assert found.lesions[0].reasons[0].code in ("zone_looks_like_tumor", "zone_not_found")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from pipeline.geometry import Geometry
 from pipeline.margin import distance_to_surface_mm, measure_margin
-from pipeline.surface import surface_of_mask
-from pipeline.volume import Mask, signed_distance_mm
+from pipeline.surface import level_of_mask, surface_of_mask
+from pipeline.volume import Mask
 
 
 def grid(spacing: tuple[float, float, float], shape: tuple[int, int, int], flip: bool = False) -> Geometry:
@@ -27,9 +27,7 @@ def ball(geometry: Geometry, center: tuple[float, float, float], radius: float) 
 
 
 def margin(tumor: Mask, zone: Mask) -> float:
-    return measure_margin(
-        surface_of_mask(tumor), surface_of_mask(zone), signed_distance_mm(zone), zone.geometry
-    ).minimal_margin_mm
+    return measure_margin(surface_of_mask(tumor), level_of_mask(zone)).minimal_margin_mm
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.0, 8.0])
@@ -45,9 +43,7 @@ def test_spheres(shift: float, spacing: tuple[float, float, float], tolerance: f
 def test_fractions_are_weighted_by_area() -> None:
     g = grid((1.0, 0.8, 0.8), (50, 64, 64))
     zone = ball(g, (0, 0, 0), 15)
-    measured = measure_margin(
-        surface_of_mask(ball(g, (8, 0, 0), 10)), surface_of_mask(zone), signed_distance_mm(zone), g
-    )
+    measured = measure_margin(surface_of_mask(ball(g, (8, 0, 0), 10)), level_of_mask(zone))
     # A sphere of radius 10 centered 8 mm off pokes out of one of radius 15 where |p| > 15: a cap of area fraction
     # (1 - cos t) / 2 with cos t = (225 - 100 - 64) / 160.
     assert measured.surface_fraction_below(0.0) == pytest.approx((1 - 61 / 160) / 2, abs=0.02)

@@ -40,7 +40,8 @@ def test_the_surface_of_an_ellipsoid_lies_on_it(spacing: tuple[float, float, flo
 
 def test_every_voxel_center_keeps_its_side_but_for_the_last_smoothing() -> None:
     mask = ellipsoid((2.5, 0.8, 0.8), (8.0, 11.0, 9.0))
-    level, grid = level_of_mask(mask)
+    found = level_of_mask(mask)
+    level, grid = found.values, found.grid
     index = np.round(grid.index_of(mask.geometry.grid_lps())).astype(int)
     seen = ((index >= 0) & (index < grid.shape)).all(-1)
     inside = level[tuple(index[seen].T)] > 0
