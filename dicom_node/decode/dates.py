@@ -16,9 +16,7 @@ def acquired_on(header: Header) -> date:
     """The day of acquisition (see `identity.acquired_on`). Raises Refused ``no_date``."""
     day = identity.acquired_on(header.text)
     if day is None:
-        raise Refused(
-            "no_date", f"{header.path.name} does not say when it was acquired; send images with a Study Date."
-        )
+        raise Refused("no_date", f"{header.name} does not say when it was acquired; send images with a Study Date.")
     return day
 
 

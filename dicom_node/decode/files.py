@@ -69,6 +69,8 @@ class Header:
     path: Path
     dataset: Dataset
     pixels: PixelState
+    name: str
+    """How the file is named to people: its path from the folder that was given, that folder's name included."""
 
     def text(self, keyword: str) -> str:
         """The element's value as stripped text; empty where missing or unreadable."""
@@ -119,17 +121,22 @@ def scan(paths: Sequence[Path], *, tags: Sequence[str] | None = None) -> Scan:
     """
     headers: list[Header] = []
     skipped: list[Skipped] = []
-    for path in _files(paths):
+    files = list(_files(paths))
+    start = _start(paths)
+    for path in files:
         try:
-            headers.append(read_header(path, tags=tags))
+            headers.append(read_header(path, tags=tags, name=os.path.relpath(os.path.abspath(path), start)))
         except Refused as problem:
             skipped.append(Skipped(path, problem.code, problem.text))
     return Scan(tuple(headers), tuple(skipped))
 
 
-def read_header(path: Path, *, tags: Sequence[str] | None = None) -> Header:
-    """One file's header. Raises Refused: not_dicom, dicomdir, empty_file, unreadable, truncated_file."""
-    name = path.name
+def read_header(path: Path, *, tags: Sequence[str] | None = None, name: str = "") -> Header:
+    """One file's header. name: how it is named to people, else by its file name alone.
+
+    Raises Refused: not_dicom, dicomdir, empty_file, unreadable, truncated_file.
+    """
+    name = name or path.name
     try:
         with path.open("rb") as file, quiet():
             kind = _kind(file)
@@ -141,7 +148,7 @@ def read_header(path: Path, *, tags: Sequence[str] | None = None) -> Header:
                 file, stop_before_pixels=True, specific_tags=None if tags is None else list(tags), force=kind == "bare"
             )
             _convert(dataset.file_meta)
-            header = Header(path, dataset, _pixel_state(file, _syntax(dataset)))
+            header = Header(path, dataset, _pixel_state(file, _syntax(dataset)), name)
             _convert(dataset)
     except OSError as problem:
         if problem.errno is None:  # pydicom's own, about what the bytes say
@@ -191,6 +198,12 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
             if key not in seen:
                 seen.add(key)
                 yield name
+
+
+def _start(paths: Sequence[Path]) -> str:
+    """Where the paths shown to people begin: above the folder that was given, or that holds all the files given."""
+    folders = {os.path.abspath(path if path.is_dir() else path.parent) for path in paths}
+    return os.path.dirname(os.path.commonpath(folders)) if folders else os.curdir
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -89,7 +89,7 @@ def check_image(header: Header) -> None:
     """Raises Refused where the file is not a grayscale CT or MR image: not_an_image, secondary_capture, not_ct_or_mr,
     no_pixel_data, truncated_file, not_grayscale.
     """
-    name, modality = header.path.name, header.text("Modality")
+    name, modality = header.name, header.text("Modality")
     sop = header.text("SOPClassUID") or header.meta("MediaStorageSOPClassUID")
     if "Rows" not in header.dataset:
         if modality in ("CT", "MR"):
@@ -116,19 +116,19 @@ def frames_of(header: Header) -> list[Frame]:
     if not header.text("FrameOfReferenceUID"):
         raise Refused(
             "no_frame_of_reference",
-            f"{header.path.name} has no Frame of Reference UID, so its position in the patient is unknown.",
+            f"{header.name} has no Frame of Reference UID, so its position in the patient is unknown.",
         )
     try:
         return _all_frames(header)
     except BROKEN as problem:
-        raise Refused("broken_header", f"{header.path.name} has a damaged header; export it again.") from problem
+        raise Refused("broken_header", f"{header.name} has a damaged header; export it again.") from problem
 
 
 def _all_frames(header: Header) -> list[Frame]:
     per_frame = header.dataset.get("PerFrameFunctionalGroupsSequence")
     if not per_frame:
         if int(header.text("NumberOfFrames") or 1) > 1:
-            raise Refused("no_position", f"{header.path.name} does not say where its frames lie in the patient.")
+            raise Refused("no_position", f"{header.name} does not say where its frames lie in the patient.")
         return [_frame(header, 0, header.dataset, header.dataset)]
     shared = header.dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
     return [_frame(header, n, _merged(shared[0], group), group) for n, group in enumerate(per_frame)]
@@ -148,7 +148,7 @@ def _merged(shared: Dataset, group: Dataset) -> Dataset:
 def _frame(header: Header, number: int, values: Dataset, group: Dataset) -> Frame:
     position = _floats(values, "ImagePositionPatient", 3)
     axes = _floats(values, "ImageOrientationPatient", 6)
-    name = header.path.name
+    name = header.name
     if position is None or axes is None:
         raise Refused("no_position", f"{name} does not say where its slice lies in the patient.")
     row, column = axes[:3], axes[3:]

@@ -80,10 +80,10 @@ def rescale_of(header: Header, functional: Dataset | None = None) -> Rescale:
     source = header.dataset if functional is None else functional
     is_ct = header.text("Modality") == "CT"
     if "ModalityLUTSequence" in source:
-        raise Refused("modality_lut", f"{header.path.name} stores its values by a look-up table; send original images.")
+        raise Refused("modality_lut", f"{header.name} stores its values by a look-up table; send original images.")
     unit = str(source.get("RescaleType") or "HU").strip().upper()
     if is_ct and unit not in ("HU", "US", "HU_MOD"):
-        raise Refused("not_hounsfield", f"{header.path.name} is a CT map in {unit}, not in Hounsfield units.")
+        raise Refused("not_hounsfield", f"{header.name} is a CT map in {unit}, not in Hounsfield units.")
     slope, intercept = _number(source, "RescaleSlope", 1.0), _number(source, "RescaleIntercept", 0.0)
     return Rescale(slope or 1.0, intercept, _padding(header.dataset), AIR_HU if is_ct else 0)
 
@@ -93,7 +93,7 @@ def stored_values(header: Header) -> NDArray[Any]:
 
     Raises Refused: no_pixel_data, truncated_file, unsupported_transfer_syntax, undecodable_pixels.
     """
-    name = header.path.name
+    name = header.name
     if header.pixels == "missing":
         raise Refused("no_pixel_data", f"{name} holds no pixel data; send the images themselves.")
     if header.pixels == "cut_short":
@@ -108,11 +108,11 @@ def check_grayscale(header: Header) -> None:
     """Raises Refused ``not_grayscale`` for color and palette images."""
     samples, kind = header.text("SamplesPerPixel") or "1", header.text("PhotometricInterpretation")
     if samples != "1" or kind not in ("", "MONOCHROME1", "MONOCHROME2"):
-        raise Refused("not_grayscale", f"{header.path.name} is a color picture ({kind}), no CT or MR slice; remove it.")
+        raise Refused("not_grayscale", f"{header.name} is a color picture ({kind}), no CT or MR slice; remove it.")
 
 
 def _by_pydicom(header: Header, syntax: UID) -> NDArray[Any]:
-    name = header.path.name
+    name = header.name
     try:
         decoder = get_decoder(syntax)
         usable = decoder.is_available
@@ -131,7 +131,7 @@ def _by_pydicom(header: Header, syntax: UID) -> NDArray[Any]:
 
 
 def _by_gdcm(header: Header) -> NDArray[Any]:
-    name = header.path.name
+    name = header.name
     gdcm.Trace.ErrorOff()
     gdcm.Trace.WarningOff()
     reader = gdcm.ImageReader()

@@ -130,7 +130,7 @@ def _without_repeats(headers: Sequence[Header]) -> list[Header]:
         uid = header.text("SOPInstanceUID") or str(header.path)
         other = kept.setdefault(uid, header)
         if other is not header and not _same_image(other, header):
-            text = f"{other.path.name} and {header.path.name} claim to be the same image but differ; remove one."
+            text = f"{other.name} and {header.name} claim to be the same image but differ; remove one."
             raise Refused("conflicting_duplicates", text)
     return list(kept.values())
 
@@ -185,7 +185,7 @@ def _voxels(frames: Sequence[Frame]) -> NDArray[Any]:
         for k in slices:
             frame = frames[k]
             if frame.number >= len(stored) or stored.shape[1:] != frame.shape:
-                name = frame.header.path.name
+                name = frame.header.name
                 raise Refused("truncated_file", f"{name} holds fewer pixels than it claims; export it again.")
             values = frame.rescale(stored[frame.number])
             if values.dtype == np.float32 and voxels.dtype != np.float32:

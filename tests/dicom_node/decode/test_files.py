@@ -36,7 +36,23 @@ def test_every_other_file_is_listed_by_reason(kit, tmp_path):
         "cut": "truncated_file",
         "DICOMDIR": "dicomdir",
     }
-    assert all(item.text.startswith(item.path.name) and item.text.endswith(".") for item in found.skipped)
+    for item in found.skipped:
+        assert item.text.startswith(f"{tmp_path.name}/{item.path.name}")
+        assert item.text.endswith(".")
+
+
+def test_a_file_is_named_by_its_path_from_the_folder_given(kit, tmp_path):
+    """Exports name slices alike in every folder: the file name alone would not find the broken one."""
+    study = tmp_path / "study"
+    for name in ("one", "two"):
+        kit.write(kit.Series(kit.ramp(2), name=name).images(), study / name)
+    (study / "two" / "001").write_bytes(b"broken")
+    found = scan([study])
+    assert [header.name for header in found.headers] == ["study/one/000", "study/one/001", "study/two/000"]
+    assert found.skipped[0].text.startswith("study/two/001 ")
+    files = sorted(path for path in study.rglob("*") if path.is_file())
+    assert [header.name for header in scan(files).headers] == [header.name for header in found.headers]
+    assert scan(files[:1]).headers[0].name == "one/000"
 
 
 def test_files_and_folders_given_twice_count_once(kit, tmp_path):
