@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from dicom_node.decode.files import scan
-from dicom_node.decode.plan import PlanFile, read_plan_file
+from dicom_node.decode.plan import PlanFile, check_regions, read_plan_file, region_source
+from dicom_node.decode.regions import RegionSource, region_file
 from dicom_node.durable import clear_leftovers, whole_folder
 from dicom_node.ledger import Ledger
 from dicom_node.records import RegisteredPlan
@@ -21,10 +21,13 @@ def register_plan(
 
     objects: SOP Instance UID → file, where the objects were already looked for; else the plan's folder is searched.
     A plan with the same id and other content replaces the earlier one, and its follow-ups are assessed anew.
-    Raises `Refused` as `read_plan_file` does, and `region_missing` for an object that is not there.
+    Raises `Refused` as an assessment would, for a wrong `plan.json` and for a region that is not there, is empty, or
+    cannot be read; whether a region lies in the baseline's frame is told when that is there.
     """
     plan = read_plan_file(source / "plan.json" if source.is_dir() else source)
-    contents = {"plan.json": plan.path.read_bytes(), **_regions(plan, objects)}
+    regions = region_source(plan, objects)
+    check_regions(plan, regions)
+    contents = _files(plan, regions)
     digest = hashlib.sha256()
     for name, content in sorted(contents.items()):
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
@@ -50,39 +53,14 @@ def find_plan(ledger: Ledger, plan_id: str) -> RegisteredPlan:
     raise Refused("unknown_plan", f"There is no plan {plan_id}; `marginwatch plan list` shows those there are.")
 
 
-def _regions(plan: PlanFile, objects: Mapping[str, Path] | None) -> dict[str, bytes]:
-    """The files of the regions that the plan names, under the names they get in the copy."""
-    named = [region for lesion in plan.lesions for region in (lesion.tumor, lesion.simulated_zone)]
-    regions = [region for region in [*named, plan.organ_mask] if region is not None]
-    uids = {region.sop_instance_uid for region in regions if region.sop_instance_uid is not None}
-    if objects is None and uids:
-        headers = scan([plan.folder], tags=("SOPInstanceUID",)).headers
-        objects = {header.text("SOPInstanceUID"): header.path for header in headers}
-    contents: dict[str, bytes] = {}
-    for region in regions:
-        if region.path is not None:
-            file = _inside(plan.folder, region.path, region.key)
-            contents[Path(region.path).as_posix()] = _read([file], region.key)
-        else:
-            uid = str(region.sop_instance_uid)
-            name = f"object-{sorted(uids).index(uid) + 1}.dcm"
-            contents[name] = _read([objects[uid]] if objects and uid in objects else [], region.key)
+def _files(plan: PlanFile, source: RegionSource) -> dict[str, bytes]:
+    """The plan and the files of the regions that it names, under the names they get in the copy."""
+    uids = sorted({region.sop_instance_uid for region in plan.regions if region.path is None})
+    contents = {"plan.json": plan.path.read_bytes()}
+    for region in plan.regions:
+        named = f"object-{uids.index(region.sop_instance_uid) + 1}.dcm" if region.path is None else region.path
+        contents[Path(named).as_posix()] = region_file(region, source).read_bytes()
     return contents
-
-
-def _inside(folder: Path, relative: str, key: str) -> Path:
-    """The file a plan names by a relative path, which must not lead out of the plan's folder."""
-    file = (folder / relative).resolve()
-    if not file.is_relative_to(folder.resolve()) or ".." in Path(relative).parts:
-        raise Refused("plan_invalid", f"plan.json: {key}.path must lie in the plan's own folder.")
-    return file
-
-
-def _read(files: Iterable[Path], key: str) -> bytes:
-    for file in files:
-        if file.is_file():
-            return file.read_bytes()
-    raise Refused("region_missing", f"plan.json: the object that {key} names is not in the plan's folder.")
 
 
 def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
@@ -22,16 +24,28 @@ def roi_voxels(header: Header, number: int, key: str, baseline: Geometry) -> NDA
     Contours between or sparser than the baseline's slices are interpolated by their distance in the plane.
     Raises Refused, naming the key: region_missing, region_wrong_frame, region_unreadable, empty_region.
     """
-    roi = _item(header, "StructureSetROISequence", "ROINumber", number)
-    if roi is None:
-        raise Refused("region_missing", f"{key}.roi_number {number} is not in the RTSTRUCT.")
+    roi = _roi(header, number, key)
     if str(roi.get("ReferencedFrameOfReferenceUID", "")) != baseline.frame_uid:
         raise Refused("region_wrong_frame", f"{key} lies in another frame of reference than the baseline series.")
-    drawn = _item(header, "ROIContourSequence", "ReferencedROINumber", number)
-    planes = _planes(drawn, key, baseline)
+    planes = _planes(contours_of(header, number, key), key, baseline)
     if not planes:
         raise Refused("empty_region", f"{key}: the region is empty; draw it again.")
     return _filled(planes, baseline)
+
+
+def contours_of(header: Header, number: int, key: str) -> list[Dataset]:
+    """The ROI's closed contours; none where it was not drawn. Raises Refused ``region_missing``, naming the key."""
+    _roi(header, number, key)
+    drawn = _item(header, "ROIContourSequence", "ReferencedROINumber", number)
+    contours = (drawn.get("ContourSequence") or ()) if drawn is not None else ()
+    return [c for c in contours if str(c.get("ContourGeometricType")) in ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")]
+
+
+def _roi(header: Header, number: int, key: str) -> Dataset:
+    roi = _item(header, "StructureSetROISequence", "ROINumber", number)
+    if roi is None:
+        raise Refused("region_missing", f"{key}.roi_number {number} is not in the RTSTRUCT.")
+    return roi
 
 
 def _item(header: Header, sequence: str, keyword: str, number: int) -> Dataset | None:
@@ -42,12 +56,10 @@ def _item(header: Header, sequence: str, keyword: str, number: int) -> Dataset |
     return None
 
 
-def _planes(drawn: Dataset | None, key: str, baseline: Geometry) -> dict[float, NDArray[np.bool_]]:
+def _planes(contours: Sequence[Dataset], key: str, baseline: Geometry) -> dict[float, NDArray[np.bool_]]:
     """Filled pixels by the (fractional) slice that their contours lie on; nested contours cancel out."""
     planes: dict[float, NDArray[np.bool_]] = {}
-    for contour in (drawn.get("ContourSequence") or ()) if drawn is not None else ():
-        if str(contour.get("ContourGeometricType")) not in ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"):
-            continue
+    for contour in contours:
         index = baseline.index_of(np.array(contour.ContourData, float).reshape(-1, 3))
         if np.ptp(index[:, 0]) > 0.5:
             raise Refused("region_unreadable", f"{key}: its contours are not parallel to the baseline's slices.")

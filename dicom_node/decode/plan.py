@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from dicom_node.decode.files import scan
-from dicom_node.decode.regions import RegionRef, RegionSource, read_region
+from dicom_node.decode.files import read_header, scan
+from dicom_node.decode.regions import RegionRef, RegionSource, check_region, read_region
 from dicom_node.decode.schema import Node, read_document
 from dicom_node.refusal import Refused
 from pipeline.case import Applicator, Energy, Lesion, Organ, Plan, ProtocolPhase
@@ -49,6 +49,12 @@ class PlanFile:
         return self.path.parent
 
     @property
+    def regions(self) -> tuple[RegionRef, ...]:
+        """Every region that the plan names."""
+        named = [region for lesion in self.lesions for region in (lesion.tumor, lesion.simulated_zone)]
+        return tuple(region for region in (*named, self.organ_mask) if region is not None)
+
+    @property
     def lesion_ids(self) -> tuple[str, ...]:
         return tuple(lesion.lesion_id for lesion in self.lesions)
 
@@ -83,16 +89,31 @@ def read_plan_file(path: Path) -> PlanFile:
     )
 
 
+def region_source(plan_file: PlanFile, objects: Mapping[str, Path] | None = None) -> RegionSource:
+    """Where the plan's regions lie. objects: SOP Instance UID → file, where they were already looked for; else the
+    plan's folder is searched, if any region is a DICOM object.
+    """
+    wanted = {region.sop_instance_uid for region in plan_file.regions if region.path is None}
+    if objects is not None:
+        headers = [read_header(objects[uid]) for uid in sorted(wanted) if uid in objects]
+    else:
+        headers = list(scan([plan_file.folder]).headers) if wanted else []
+    return RegionSource(plan_file.folder, plan_file.patient_id, {h.text("SOPInstanceUID"): h for h in headers})
+
+
+def check_regions(plan_file: PlanFile, source: RegionSource) -> None:
+    """Raises Refused as `load_plan` does, for all that can be told of the regions without the baseline."""
+    for region in plan_file.regions:
+        check_region(region, source)
+
+
 def load_plan(plan_file: PlanFile, baseline: Volume) -> Plan:
     """The plan with its regions read, in the baseline's frame.
 
     Raises Refused, naming the key: region_missing, region_wrong_frame, region_unreadable, empty_region,
     patient_mismatch.
     """
-    names = [r for les in plan_file.lesions for r in (les.tumor, les.simulated_zone)] + [plan_file.organ_mask]
-    wanted = any(ref is not None and ref.path is None for ref in names)
-    headers = scan([plan_file.folder]).headers if wanted else ()
-    source = RegionSource(plan_file.folder, plan_file.patient_id, {h.text("SOPInstanceUID"): h for h in headers})
+    source = region_source(plan_file)
     grid = baseline.geometry
 
     return Plan(

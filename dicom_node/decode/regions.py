@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from pydicom.uid import RTStructureSetStorage
 from scipy import ndimage
 
-from dicom_node.decode.contours import roi_voxels
+from dicom_node.decode.contours import contours_of, roi_voxels
 from dicom_node.decode.files import BROKEN, Header, quiet
 from dicom_node.decode.segment import SEGMENTATION_CLASSES, segment_voxels
 from dicom_node.refusal import Refused
@@ -54,45 +55,93 @@ def read_region(ref: RegionRef, source: RegionSource, baseline: Geometry) -> Mas
     Raises Refused, naming the key: region_missing, region_wrong_frame, region_unreadable, empty_region,
     patient_mismatch.
     """
+    with _reading(ref):
+        voxels, geometry = _read(ref, source, baseline)
+    if not voxels.any():
+        raise _empty(ref)
+    return _placed(voxels, geometry, baseline)
+
+
+def check_region(ref: RegionRef, source: RegionSource) -> None:
+    """Raises Refused as `read_region` does, for all that can be told without the baseline: not its frame."""
+    with _reading(ref):
+        if ref.path is not None:
+            found = bool(_nifti(ref, source.folder, "")[0].any())
+        else:
+            header = _object(ref, source)
+            if ref.roi_number is not None:
+                found = bool(contours_of(header, ref.roi_number, ref.key))
+            else:
+                own_frame = header.text("FrameOfReferenceUID")
+                found = bool(segment_voxels(header, int(ref.segment_number or 0), ref.key, own_frame)[0].any())
+    if not found:
+        raise _empty(ref)
+
+
+def region_file(ref: RegionRef, source: RegionSource) -> Path:
+    """The file that holds the region. Raises Refused, naming the key: region_missing, region_unreadable,
+    patient_mismatch.
+    """
+    return _nifti_file(ref, source.folder) if ref.path is not None else _object(ref, source).path
+
+
+@contextmanager
+def _reading(ref: RegionRef) -> Iterator[None]:
+    """Turns what broken bytes raise into a refusal that names the region."""
     try:
         with quiet():
-            voxels, geometry = _read(ref, source, baseline)
+            yield
     except Refused:
         raise
     except BROKEN as problem:
         raise Refused("region_unreadable", f"{ref.key}: the region cannot be read; export it again.") from problem
-    if not voxels.any():
-        raise Refused("empty_region", f"{ref.key}: the region is empty; draw it again.")
-    return _placed(voxels, geometry, baseline)
+
+
+def _empty(ref: RegionRef) -> Refused:
+    return Refused("empty_region", f"{ref.key}: the region is empty; draw it again.")
 
 
 def _read(ref: RegionRef, source: RegionSource, baseline: Geometry) -> tuple[NDArray[np.bool_], Geometry]:
     if ref.path is not None:
-        return _nifti(ref, source.folder, baseline)
+        return _nifti(ref, source.folder, baseline.frame_uid)
+    header = _object(ref, source)
+    if ref.roi_number is not None:
+        return roi_voxels(header, ref.roi_number, ref.key, baseline), baseline
+    return segment_voxels(header, int(ref.segment_number or 0), ref.key, baseline.frame_uid)
+
+
+def _object(ref: RegionRef, source: RegionSource) -> Header:
+    """The DICOM object that holds the region: an RTSTRUCT for an ROI, else a SEG."""
     header = source.objects.get(ref.sop_instance_uid)
     if header is None:
         raise Refused("region_missing", f"{ref.key}.sop_instance_uid names an object that is not in the plan's folder.")
     if header.text("PatientID") != source.patient_id:
         raise Refused("patient_mismatch", f"{ref.key} names an object of another patient than the plan's.")
     kind = header.text("SOPClassUID")
-    if ref.roi_number is not None:
-        if kind != RTStructureSetStorage:
-            raise Refused("region_unreadable", f"{ref.key}.roi_number needs an RTSTRUCT; the object named is none.")
-        return roi_voxels(header, ref.roi_number, ref.key, baseline), baseline
-    if kind not in SEGMENTATION_CLASSES or ref.segment_number is None:
+    if ref.roi_number is not None and kind != RTStructureSetStorage:
+        raise Refused("region_unreadable", f"{ref.key}.roi_number needs an RTSTRUCT; the object named is none.")
+    if ref.roi_number is None and kind not in SEGMENTATION_CLASSES:
         raise Refused("region_unreadable", f"{ref.key}.segment_number needs a DICOM SEG; the object named is none.")
-    return segment_voxels(header, ref.segment_number, ref.key, baseline.frame_uid)
+    return header
 
 
-def _nifti(ref: RegionRef, folder: Path, baseline: Geometry) -> tuple[NDArray[np.bool_], Geometry]:
-    """NIfTI carries no frame of reference: it is taken to be the baseline's."""
-    path = folder / str(ref.path)
-    if not path.resolve().is_relative_to(folder.resolve()):
+def _nifti(ref: RegionRef, folder: Path, frame_uid: str) -> tuple[NDArray[np.bool_], Geometry]:
+    """NIfTI carries no frame of reference: it is taken to be the baseline's, `frame_uid`."""
+    voxels, geometry = read_nifti(_nifti_file(ref, folder), frame_uid, ref.key)
+    return voxels >= 0.5, geometry
+
+
+def _nifti_file(ref: RegionRef, folder: Path) -> Path:
+    named = Path(str(ref.path))
+    path = folder / named
+    leads_out = named.is_absolute() or ".." in named.parts or not path.resolve().is_relative_to(folder.resolve())
+    if leads_out:
         raise Refused("region_missing", f"{ref.key}.path must stay inside the plan's folder.")
+    if path.is_dir():
+        raise Refused("region_unreadable", f"{ref.key}.path: {ref.path} is a folder; name a NIfTI file.")
     if not path.is_file():
         raise Refused("region_missing", f"{ref.key}.path names a file that does not exist.")
-    voxels, geometry = read_nifti(path, baseline.frame_uid, ref.key)
-    return voxels >= 0.5, geometry
+    return path
 
 
 def read_nifti(path: Path, frame_uid: str, key: str) -> tuple[NDArray[Any], Geometry]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
@@ -76,8 +80,14 @@ class MadePatient:
             ],
         }
         (folder / "plan.json").write_text(json.dumps(document))
-        (folder / "tumor.nii.gz").write_bytes(b"the node copies it, decoding reads it")
+        (folder / "tumor.nii.gz").write_bytes(made_region())
         return folder
+
+
+@cache
+def made_region() -> bytes:
+    """A NIfTI file of eight voxels."""
+    return gzip.compress(nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), np.eye(4)).to_bytes(), mtime=0)
 
 
 def file_bytes(dataset: Dataset) -> bytes:

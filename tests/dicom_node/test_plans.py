@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+from pathlib import Path
+from typing import Any
 
+import pytest
+from pydicom import Dataset
+from pydicom.uid import RTStructureSetStorage
+
+from dicom_node.assessing import assess_files
+from dicom_node.phantom_series import write_phantom
 from dicom_node.plans import register_plan
+from dicom_node.refusal import Refused
 
 
 def test_the_copy_is_on_the_disk_when_the_plan_is_registered(bench, monkeypatch):
@@ -46,3 +57,93 @@ def test_the_same_plan_again_leaves_its_copy_alone(bench):
     register_plan(source, ledger, bench.settings.data_folder)
     assert copy.stat().st_ino == before
     ledger.close()
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    return write_phantom(tmp_path_factory.mktemp("phantom"))
+
+
+def spoiled(phantom, folder: Path, **changes: Any) -> Path:
+    """A copy of the phantom's plan folder in which the tumor is named otherwise."""
+    shutil.copytree(phantom.plan.parent, folder)
+    document = json.loads(phantom.plan.read_text())
+    if "path" in changes:
+        document["lesions"][0]["tumor"] = changes
+    else:
+        document["lesions"][0]["tumor"].update(changes)
+        if "roi_number" in changes:
+            del document["lesions"][0]["tumor"]["segment_number"]
+    (folder / "plan.json").write_text(json.dumps(document))
+    (folder / "empty").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"segment_number": 99},
+        {"roi_number": 1},
+        {"sop_instance_uid": "1.2.3"},
+        {"path": "gone.nii.gz"},
+        {"path": "plan.json"},
+        {"path": "."},
+        {"path": "../plan.json"},
+    ],
+    ids=str,
+)
+def test_a_region_that_is_not_there_is_refused_as_an_assessment_would(bench, phantom, changes):
+    source = spoiled(phantom, bench.folder / "plan", **changes)
+    ledger = bench.ledger()
+    with pytest.raises(Refused) as added:
+        register_plan(source, ledger, bench.settings.data_folder)
+    assert ledger.plans() == []
+    assert not (bench.settings.data_folder / "plans").exists()
+    ledger.close()
+    with pytest.raises(Refused) as assessed:
+        assess_files(
+            source / "plan.json",
+            baseline=[phantom.baseline],
+            followup=[phantom.followups[0]],
+            previous=[],
+            out=bench.folder / "out",
+        )
+    assert (added.value.code, added.value.text) == (assessed.value.code, assessed.value.text)
+    assert added.value.text.startswith("lesions[0].tumor")
+
+
+def test_a_roi_that_is_not_in_the_rtstruct_or_not_drawn_is_refused(bench, structures):
+    plan = bench.patient().plan_folder(bench.folder / "plan")
+    (plan / "structures.dcm").write_bytes(bench.file_bytes(structures))
+    document = json.loads((plan / "plan.json").read_text())
+    ledger = bench.ledger()
+
+    def register(number: int) -> None:
+        document["lesions"][0]["tumor"] = {"sop_instance_uid": structures.SOPInstanceUID, "roi_number": number}
+        (plan / "plan.json").write_text(json.dumps(document))
+        register_plan(plan, ledger, bench.settings.data_folder)
+
+    with pytest.raises(Refused, match="roi_number 9 is not in the RTSTRUCT"):
+        register(9)
+    with pytest.raises(Refused, match="the region is empty"):
+        register(2)
+    register(1)
+    assert len(ledger.plans()) == 1
+    ledger.close()
+
+
+@pytest.fixture
+def structures(bench) -> Dataset:
+    """An RTSTRUCT with ROI 1 drawn and ROI 2 only named."""
+    out = bench.patient().slice("structures", "20260105", 0)
+    out.SOPClassUID = out.file_meta.MediaStorageSOPClassUID = RTStructureSetStorage
+    for keyword in ("Rows", "Columns", "PixelData", "SamplesPerPixel", "PhotometricInterpretation"):
+        delattr(out, keyword)
+    rois = [Dataset(), Dataset()]
+    for number, roi in enumerate(rois, 1):
+        roi.ROINumber, roi.ROIName = number, f"ROI {number}"
+    contour, drawn = Dataset(), Dataset()
+    contour.ContourGeometricType, contour.ContourData = "CLOSED_PLANAR", [0, 0, 0, 9, 0, 0, 9, 9, 0]
+    drawn.ReferencedROINumber, drawn.ContourSequence = 1, [contour]
+    out.StructureSetROISequence, out.ROIContourSequence = rois, [drawn]
+    return out

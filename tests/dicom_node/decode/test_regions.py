@@ -258,7 +258,7 @@ def test_nifti_that_cannot_be_used(read, tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "outside.nii")
     codes = {
         name: refused(read, RegionRef("lesions[0].tumor", path=name))
-        for name in ("bad.nii.gz", "many.nii", "empty.nii", "gone.nii", "../outside.nii")
+        for name in ("bad.nii.gz", "many.nii", "empty.nii", "gone.nii", "../outside.nii", ".", str(plan / "empty.nii"))
     }
     assert codes == {
         "bad.nii.gz": "region_unreadable",
@@ -266,7 +266,11 @@ def test_nifti_that_cannot_be_used(read, tmp_path):
         "empty.nii": "empty_region",
         "gone.nii": "region_missing",
         "../outside.nii": "region_missing",
+        ".": "region_unreadable",
+        str(plan / "empty.nii"): "region_missing",
     }
+    with pytest.raises(Refused, match=r"tumor.path: \. is a folder; name a NIfTI file\."):
+        read(RegionRef("lesions[0].tumor", path="."))
 
 
 def test_a_region_on_tilted_slices_is_put_on_the_upright_grid(kit, read, tmp_path):
