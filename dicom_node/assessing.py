@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dicom_node.results.place import check_place
+
 
 def assess_files(
     plan: Path,
@@ -21,10 +23,12 @@ def assess_files(
     """The `assessment.json` document of one follow-up, after its whole result folder has appeared at `out`.
 
     plan: the `plan.json`; baseline, followup: DICOM files (anything else among them is noted and skipped); previous:
-    result folders of earlier follow-ups of the plan. Raises `Refused` for input that cannot be used; then `out` is
-    left as it was. A follow-up that cannot be assessed is a result like any other.
+    result folders of earlier follow-ups of the plan. Raises `Refused` for input that cannot be used, and at once where
+    no result can appear at `out`; then `out` is left as it was. A follow-up that cannot be assessed is a result like
+    any other.
     """
     started = time.monotonic()
+    check_place(out)
     progress("load")
     # Loaded here and not above, so that the times of a cold start count it.
     import torch

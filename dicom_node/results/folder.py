@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node.durable import clear_leftovers, whole_folder
-from dicom_node.refusal import Refused
 from dicom_node.results.identifiers import identifiers_of
 from dicom_node.results.masks import write_masks
 from dicom_node.results.objects import write_objects
+from dicom_node.results.place import check_place, not_written
 from dicom_node.results.record import record_of
 from dicom_node.results.registration import write_transform
 from dicom_node.study import StudyCase
@@ -39,11 +39,11 @@ def write_results(
     target = out.resolve()
     try:
         clear_leftovers(target)
-        _check_replaceable(target)
+        check_place(target)
         with whole_folder(target) as fresh:
             return _fill(fresh, assessment, study, (earlier_timing_s, started), settings)
     except OSError as problem:
-        raise _refusal(target, problem) from problem
+        raise not_written(target, problem) from problem
 
 
 def _fill(
@@ -68,20 +68,3 @@ def _fill(
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "assessment.json").write_text(text + "\n", encoding="utf-8")
     return document
-
-
-def _check_replaceable(target: Path) -> None:
-    """A mistyped `--out` must not cost somebody a folder: only an empty folder or an earlier result is replaced."""
-    if not target.exists():
-        return
-    if target.is_dir() and ((target / "assessment.json").is_file() or not any(target.iterdir())):
-        return
-    raise Refused(
-        "cannot_write_results",
-        f"{target} exists and is not a result folder; name a new folder or an empty one for the results.",
-    )
-
-
-def _refusal(target: Path, problem: OSError) -> Refused:
-    why = problem.strerror or str(problem)
-    return Refused("cannot_write_results", f"The results could not be written to {target}: {why}; nothing was changed.")

@@ -22,6 +22,7 @@ from dicom_node.assessing import assess_files, settings_in_use
 from dicom_node.refusal import Refused
 from dicom_node.results import folder as folder_module
 from dicom_node.results.masks import ras_affine
+from dicom_node.results.place import check_place
 from dicom_node.results.record import settings_sha256
 from pipeline.geometry import Geometry
 
@@ -233,6 +234,52 @@ def test_a_folder_that_is_no_result_is_not_replaced(made, write, tmp_path):
     with pytest.raises(Refused, match="not a result folder"):
         write(*one(made))
     assert (home / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("full", "exists and is not a result folder"),
+        ("file", "is a file; name a new folder"),
+        ("file/below", "is a file, so there can be no folder"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_a_place_where_no_result_can_go_is_told_before_the_work(tmp_path, name, said):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    begun: list[str] = []
+    nothing = {"baseline": [], "followup": [], "previous": []}
+    with pytest.raises(Refused, match=said) as refused:
+        assess_files(tmp_path / "plan.json", **nothing, out=tmp_path / name, progress=begun.append)
+    assert refused.value.code == "cannot_write_results"
+    assert begun == []
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["new", "empty", "earlier", "a/b/c"])
+def test_a_place_where_a_result_can_go(tmp_path, name):
+    for made in ("empty", "earlier"):
+        (tmp_path / made).mkdir()
+    (tmp_path / "earlier" / "assessment.json").touch()
+    before = sorted(tmp_path.rglob("*"))
+    check_place(tmp_path / name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_cannot_be_written_or_exchanged(tmp_path, monkeypatch):
+    def read_only(*_args, **_kwargs):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tempfile.mkdtemp", read_only)
+        with pytest.raises(Refused, match="Read-only file system"):
+            check_place(tmp_path / "new")
+    monkeypatch.setattr("os.path.ismount", lambda _: True)
+    with pytest.raises(Refused, match="is a mounted disk"):
+        check_place(tmp_path)
 
 
 @pytest.mark.usefixtures("bare")
