@@ -18,6 +18,8 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
 )
 
 from dicom_node.decode.files import BROKEN, Header
@@ -31,6 +33,7 @@ _ENHANCED = (
     LegacyConvertedEnhancedCTImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
 )
+_CAPTURED = (SecondaryCaptureImageStorage, MultiFrameTrueColorSecondaryCaptureImageStorage)
 #: What may tell two volumes of one series apart, the most telling first.
 _MARKS = (
     "StackID",
@@ -95,6 +98,8 @@ def check_image(header: Header) -> None:
         if modality in ("CT", "MR"):
             raise Refused("no_pixel_data", f"{name} holds no pixel data; send the images themselves.")
         raise Refused("not_an_image", f"{name} holds no image ({modality or 'no modality'}).")
+    if sop in _CAPTURED:  # whatever it says to be: in a series of slices it is a picture of them
+        check_grayscale(header)
     if header.pixels == "missing":
         raise Refused("no_pixel_data", f"{name} holds no pixel data; send the images themselves.")
     if modality not in ("CT", "MR"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,13 +26,16 @@ SPOILING = (
     "truncated_file",
     "broken_header",
     "no_pixel_data",
-    "not_grayscale",
     "secondary_capture",
     "not_ct_or_mr",
     "not_an_image",
     "no_position",
     "no_pixel_spacing",
 )
+
+
+#: A color picture is never a slice: it is left out, and a hole that it leaves is found by the slices' places.
+_PICTURE = "not_grayscale"
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,22 +199,28 @@ def _voxels(frames: Sequence[Frame]) -> NDArray[Any]:
 
 
 def refusal_of(series: Series, what: str) -> Refused:
-    """The one refusal that stands for a series of which nothing could be read; the most frequent reason."""
+    """The one refusal that stands for a series of which nothing could be read; the most frequent reason, color pictures
+    only where there is nothing else.
+    """
     if not series.refused:
         return Refused("no_images", f"{what} holds no images; send the whole series.")
-    counted: dict[str, int] = {}
-    for problem in series.refused:
-        counted[problem.code] = counted.get(problem.code, 0) + 1
+    problems = [problem for problem in series.refused if problem.code != _PICTURE] or series.refused
+    counted = Counter(problem.code for problem in problems)
     code = max(counted, key=lambda c: counted[c])
-    return next(problem for problem in series.refused if problem.code == code)
+    return next(problem for problem in problems if problem.code == code)
 
 
 def notes_of(series: Series, acquisition: Acquisition) -> tuple[Reason, ...]:
     """What a reader should know of how the acquisition was read."""
     notes = list(acquisition.stack.notes)
-    skipped = {problem.code for problem in series.refused if problem.code not in ("one_slice",)}
+    pictures = sum(problem.code == _PICTURE for problem in series.refused)
+    if pictures:
+        what = "1 color picture lay" if pictures == 1 else f"{pictures} color pictures lay"
+        text = f"{what} among the slices of the series and {'was' if pictures == 1 else 'were'} left out."
+        notes.append(Reason("color_pictures_left_out", text))
+    skipped = {problem.code for problem in series.refused if problem.code not in ("one_slice", _PICTURE)}
     if skipped:
-        count = len(series.refused)
+        count = len(series.refused) - pictures
         text = f"{count} item{'s' if count > 1 else ''} of the series could not be used ({', '.join(sorted(skipped))})."
         notes.append(Reason("files_left_out", text))
     if acquisition.header.text("LossyImageCompression") == "01":

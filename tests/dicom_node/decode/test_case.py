@@ -149,6 +149,12 @@ def test_a_color_picture_among_the_slices(made_case, kit):
         SOPClassUID="1.2.840.10008.5.1.4.1.1.7",
     )
     kit.save(picture, made_case.followup / "picture")
+    study = read(made_case)
+    assert len(study.source_images) == 20
+    assert [note.code for note in study.notes] == ["color_pictures_left_out"]
+    for path in made_case.followup.iterdir():
+        if path.name != "picture":
+            path.unlink()
     assert refused(made_case) == "not_grayscale"
 
 

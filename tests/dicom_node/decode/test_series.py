@@ -184,7 +184,6 @@ def test_localizers_are_split_off(kit, read):
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "not_grayscale"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary_capture"),
         ({"PixelSpacing": None}, "no_pixel_spacing"),
         ({"PixelData": None}, "no_pixel_data"),
@@ -194,6 +193,32 @@ def test_a_foreign_picture_among_the_slices(kit, read, changes, code):
     series = kit.Series(kit.ramp(8))
     images = [series.image(k, **(changes if k == 7 else {})) for k in range(8)]
     assert code_of(read(images)) == code
+
+
+COLOR = {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}
+
+
+def test_color_pictures_among_the_slices_are_left_out_and_told(kit, read):
+    series = kit.Series(kit.ramp(8))
+    capture = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "Modality": "OT"}
+    pictures = [
+        series.image(3, SOPInstanceUID=kit.uid_of("picture", n), **COLOR, **changes)
+        for n, changes in enumerate(({}, capture))
+    ]
+    result = read([*series.images(), *pictures])
+    assert len(only(result).frames) == 8
+    (note,) = notes_of(result, only(result))
+    assert note.code == "color_pictures_left_out"
+    assert note.text == "2 color pictures lay among the slices of the series and were left out."
+    scout = series.image(0, SOPInstanceUID=kit.uid_of("s"), ImagePositionPatient=None, ImageType=["ORIGINAL"])
+    assert code_of(read([scout, *pictures, *series.images()[:1]])) == "no_position"
+
+
+def test_a_hole_where_a_color_picture_stands_for_a_slice_and_nothing_but_pictures(kit, read):
+    series = kit.Series(kit.ramp(8))
+    assert code_of(read([series.image(k, **(COLOR if k == 4 else {})) for k in range(8)])) == "missing_slices"
+    assert code_of(read([series.image(k, **COLOR) for k in range(8)])) == "not_grayscale"
+    assert code_of(read([series.image(k, **(COLOR if k else {})) for k in range(8)])) == "one_slice"
 
 
 def test_a_slice_cut_short(kit, tmp_path):
