@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from dicom_node.refusal import Refused
-from dicom_node.terminal import NOT_FOR_DIAGNOSIS, addresses, batch_lines, first_sentence, stages, verdict
+from dicom_node.terminal import NOT_FOR_DIAGNOSIS, addresses, batch_lines, first_sentence, plan_line, stages, verdict
 
 if TYPE_CHECKING:
     from dicom_node.ledger import Ledger
@@ -121,14 +121,14 @@ def plan_add(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Register a plan; the node keeps a copy."""
-    from dicom_node.plans import register_plan
+    """Register a plan; the node keeps a copy. One with the same plan_id is replaced, its follow-ups assessed anew."""
+    from dicom_node.plans import change_of, register_plan
 
     with _ledger(config) as (settings, ledger):
+        before = ledger.plans()
         plan = register_plan(folder, ledger, settings.data_folder)
-    typer.echo(
-        json.dumps(_plan_json(plan)) if as_json else f"Plan {plan.plan_id} of patient {plan.patient_id} is registered."
-    )
+    change = change_of(plan, before)
+    typer.echo(json.dumps(_plan_json(plan) | {"change": change}) if as_json else plan_line(plan, change))
 
 
 @plan_app.command("list")

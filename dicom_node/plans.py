@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from dicom_node.decode.plan import PlanFile, check_regions, read_plan_file, region_source
 from dicom_node.decode.regions import RegionSource, region_file
@@ -12,6 +13,8 @@ from dicom_node.durable import clear_leftovers, whole_folder
 from dicom_node.ledger import Ledger
 from dicom_node.records import RegisteredPlan
 from dicom_node.refusal import Refused
+
+PlanChange = Literal["registered", "unchanged", "replaced"]
 
 
 def register_plan(
@@ -43,6 +46,14 @@ def register_plan(
     _write_folder(data_folder / registered.folder, contents)
     ledger.add_plan(registered)
     return registered
+
+
+def change_of(plan: RegisteredPlan, before: Iterable[RegisteredPlan]) -> PlanChange:
+    """What registering the plan changed. before: the plans known until then."""
+    digests = {known.plan_id: known.digest for known in before}
+    if plan.plan_id not in digests:
+        return "registered"
+    return "unchanged" if digests[plan.plan_id] == plan.digest else "replaced"
 
 
 def find_plan(ledger: Ledger, plan_id: str) -> RegisteredPlan:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dicom_node.batch import BatchReport
+    from dicom_node.plans import PlanChange
+    from dicom_node.records import RegisteredPlan
     from dicom_node.settings import Settings
 
 NOT_FOR_DIAGNOSIS = "Not for primary diagnosis."
@@ -32,6 +34,16 @@ def verdict(document: Mapping[str, Any], out: Path) -> str:
     lines += [f"  {reason['text']}" for reason in document["reasons"]]
     lines += [f"  results: {out}", NOT_FOR_DIAGNOSIS]
     return "\n".join(lines)
+
+
+def plan_line(plan: RegisteredPlan, change: PlanChange) -> str:
+    """What became of a plan that was added."""
+    more = {
+        "registered": ".",
+        "unchanged": ": it was registered before with the same content.",
+        "replaced": "; its follow-ups are assessed anew.",
+    }
+    return f"Plan {plan.plan_id} of patient {plan.patient_id} is {change}{more[change]}"
 
 
 def first_sentence(document: Mapping[str, Any]) -> str:

@@ -213,6 +213,18 @@ def test_a_repaired_baseline_has_all_its_follow_ups_assessed_anew(bench, archive
     assert len(bench.stand_in.jobs) == 5
 
 
+def test_a_changed_plan_has_its_follow_ups_assessed_anew(bench, archive):
+    run(bench, archive)
+    bench.patient("P1").plan_folder(archive / "plan of P1", required_margin_mm=8.0)
+    report = run(bench, archive)
+    assert len(bench.stand_in.jobs) == 5
+    assert len({job.plan for job in bench.stand_in.jobs[3:]}) == 1
+    assert bench.stand_in.jobs[3].plan not in {job.plan for job in bench.stand_in.jobs[:3]}
+    assert len(report.assessed) == 3
+    assert run(bench, archive) == report
+    assert len(bench.stand_in.jobs) == 5
+
+
 def test_repaired_identities_are_taken_up(bench, archive):
     """A date, a patient ID and UIDs: the study is found under what it is called now."""
     patient = bench.patient("P1")

@@ -111,6 +111,22 @@ def test_plans_are_added_listed_and_shown(monkeypatch, capsys, bench):
     assert (status, err) == (1, "marginwatch: There is no plan other; `marginwatch plan list` shows those there are.\n")
 
 
+def test_a_plan_added_again_is_unchanged_or_replaced(monkeypatch, capsys, bench):
+    config = bench.folder / "node.toml"
+    config.write_text('data_folder = "data"')
+
+    def add(*more: str, required_margin_mm: float = 5.0) -> str:
+        plan = bench.patient().plan_folder(bench.folder / "plan", required_margin_mm=required_margin_mm)
+        status, out, err = invoke(monkeypatch, capsys, "plan", "add", str(plan), "--config", str(config), *more)
+        assert (status, err) == (0, "")
+        return out
+
+    assert add() == "Plan P1-plan of patient P1 is registered.\n"
+    assert add() == "Plan P1-plan of patient P1 is unchanged: it was registered before with the same content.\n"
+    assert add(required_margin_mm=7.0) == "Plan P1-plan of patient P1 is replaced; its follow-ups are assessed anew.\n"
+    assert json.loads(add("--json"))["change"] == "replaced"
+
+
 def test_a_wrong_setting_is_status_1_with_its_name(monkeypatch, capsys, bench):
     config = bench.folder / "node.toml"
     config.write_text("[review]\nprot = 3")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,10 +211,32 @@ def test_a_corrected_plan_is_assessed_anew(bench):
     register_plan(patient.plan_folder(bench.folder / "plan"), node.ledger, node.settings.data_folder)
     send(node, patient.slices("baseline", "20260105") + patient.slices("followup", "20260215"))
     bench.wait_until(lambda: done(node, patient.study_uid("followup")))
+    first = entry_of(node, patient.study_uid("followup")).record
+    register_plan(bench.folder / "plan", node.ledger, node.settings.data_folder)
     corrected = patient.plan_folder(bench.folder / "corrected", required_margin_mm=10.0)
     register_plan(corrected, node.ledger, node.settings.data_folder)
     bench.wait_until(lambda: len(bench.stand_in.jobs) == 2)
     bench.wait_until(lambda: done(node, patient.study_uid("followup")))
+    again = entry_of(node, patient.study_uid("followup")).record
+    assert (first.number, again.number) == (1, 2)
+    assert again.folder != first.folder
+    assert node.ledger.assessment(first.assessment_id).superseded
+    assert json.loads(Path(bench.stand_in.jobs[1].plan).read_text())["lesions"][0]["required_margin_mm"] == 10.0
+    assert len(bench.stand_in.jobs) == 2
+
+
+def test_studies_that_came_before_their_plan_are_picked_up(bench):
+    """Also by a node that was not running when the plan was added."""
+    patient = bench.patient()
+    node = bench.node("listener", "worker")
+    send(node, patient.slices("baseline", "20260105") + patient.slices("followup", "20260215"))
+    bench.wait_until(lambda: entry_of(node, patient.study_uid("followup")).state == "no_plan")
+    bench.stop(node)
+    ledger = bench.ledger()
+    register_plan(patient.plan_folder(bench.folder / "plan"), ledger, bench.settings.data_folder)
+    ledger.close()
+    again = bench.node("worker")
+    bench.wait_until(lambda: done(again, patient.study_uid("followup")))
 
 
 def test_only_one_worker_runs_on_a_data_folder(bench):
