@@ -77,7 +77,7 @@ def read_plan_file(path: Path) -> PlanFile:
         seen.add(lesion.lesion_id)
     return PlanFile(
         path=path,
-        plan_id=root.child("plan_id").text(),
+        plan_id=root.child("plan_id").name(),
         patient_id=root.child("patient_id").text(),
         organ=cast(Organ, root.child("organ").one_of(get_args(Organ))),
         energy=cast(Energy, procedure.child("energy").one_of(get_args(Energy))),

@@ -12,6 +12,9 @@ from typing import Any
 
 from dicom_node.refusal import Refused
 
+#: What a DICOM long string (VR LO) holds.
+_LONGEST_NAME = 64
+
 
 @dataclass(frozen=True)
 class Node:
@@ -55,6 +58,15 @@ class Node:
         if not isinstance(self.value, str) or not self.value.strip():
             raise self.wrong("must be a text that is not empty")
         return self.value.strip()
+
+    def name(self) -> str:
+        """A text that may stand in a path, a line and a DICOM element."""
+        text = self.text()
+        if len(text) > _LONGEST_NAME:
+            raise self.wrong(f"must have at most {_LONGEST_NAME} characters; it has {len(text)}")
+        if not text.isprintable() or "/" in text or "\\" in text or text in (".", ".."):
+            raise self.wrong("must have no slash, backslash, line break or control character, and be no path")
+        return text
 
     def one_of(self, choices: Sequence[str]) -> str:
         if self.value not in choices:

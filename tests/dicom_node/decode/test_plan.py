@@ -15,6 +15,12 @@ WRONG = [
     ({"lessons": []}, "lessons is not a known key"),
     ({"plan_id": None}, "plan_id must be a text"),
     ({"plan_id": "  "}, "plan_id must be a text"),
+    ({"plan_id": "../P1"}, "plan_id must have no slash"),
+    ({"plan_id": "P\\1"}, "plan_id must have no slash"),
+    ({"plan_id": ".."}, "plan_id must have no slash"),
+    ({"plan_id": "P\n1"}, "plan_id must have no slash"),
+    ({"plan_id": "P\x1b[2J"}, "plan_id must have no slash"),
+    ({"plan_id": "P" * 65}, "plan_id must have at most 64 characters; it has 65"),
     ({"organ": "spleen"}, "organ must be one of liver, lung, kidney, bone, soft_tissue"),
     ({"procedure.energy": "laser"}, "procedure.energy must be one of"),
     ({"procedure.date": "2026-01-12"}, "procedure.date must be a date written YYYYMMDD"),
@@ -100,6 +106,12 @@ def test_a_missing_key_is_named(made_case, path):
         read_plan_file(made_case.plan)
     key = path.replace(".0", "[0]")
     assert f"{key} is missing" in refused.value.text
+
+
+@pytest.mark.parametrize("plan_id", ["P" * 64, "Ä 17 (2nd), left: R.1"])
+def test_plan_ids_that_are_fine(made_case, plan_id):
+    made_case.write_plan({**made_case.document, "plan_id": plan_id})
+    assert read_plan_file(made_case.plan).plan_id == plan_id
 
 
 def test_two_lesions_of_one_name(made_case):
