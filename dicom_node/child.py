@@ -49,7 +49,13 @@ def assess_in_child(
     `ChildBroke` when it ended without an answer or took longer than the limit.
     """
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,  # a Ctrl+C is for us: a child that it ended would count as broken
     )
     watch(process)
     stdout, stderr = _converse(process, json.dumps(asdict(job)) + "\n", time_limit_s)

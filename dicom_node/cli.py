@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from dicom_node.interrupt import ended_by_ctrl_c
 from dicom_node.refusal import Refused
 from dicom_node.terminal import NOT_FOR_DIAGNOSIS, addresses, batch_lines, first_sentence, plan_line, stages, verdict
 
@@ -39,14 +40,18 @@ Folder = Annotated[Path, typer.Option(exists=True, file_okay=False, readable=Tru
 
 
 def main() -> None:
-    """Run the command line. Exit status: 0 done, 1 input that cannot be assessed or is broken, 2 wrong usage."""
+    """Run the command line.
+
+    Exit status: 0 done, 1 input that cannot be assessed or is broken, 2 wrong usage, 130 stopped by Ctrl+C.
+    """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # pydicom warns on every odd header; what matters is in `reasons`
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("pydicom").addHandler(logging.NullHandler())
     logging.getLogger("pydicom").propagate = False  # a level would not do: pydicom sets its own when it is imported
     try:
-        app()
+        with ended_by_ctrl_c():
+            app()
     except Refused as refused:
         _complain(refused.text)
         raise SystemExit(1) from None

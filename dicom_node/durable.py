@@ -123,8 +123,9 @@ def _put_in_place(fresh: Path, target: Path) -> None:
         target.rename(aside)
         try:
             fresh.rename(target)
-        except OSError:
-            aside.rename(target)
+        except BaseException:  # Ctrl+C too
+            if not target.exists():
+                aside.rename(target)
             raise
         shutil.rmtree(aside, ignore_errors=True)
     _sync_entry(target.parent)

@@ -19,6 +19,7 @@ import pipeline.assess
 import pipeline.segment
 from dicom_node import durable
 from dicom_node.assessing import assess_files, settings_in_use
+from dicom_node.interrupt import Interrupted
 from dicom_node.refusal import Refused
 from dicom_node.results import folder as folder_module
 from dicom_node.results.masks import ras_affine
@@ -200,17 +201,20 @@ def test_files_that_the_disk_does_not_take(made, write, tmp_path, monkeypatch, l
 
 
 @pytest.mark.usefixtures("bare")
-def test_a_failed_exchange_brings_the_old_result_back(made, write, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("problem", "raised"), [(OSError(errno.EIO, "Input/output error"), Refused), (Interrupted(), Interrupted)]
+)
+def test_a_failed_exchange_brings_the_old_result_back(made, write, tmp_path, monkeypatch, problem, raised):
     out, before = write(*one(made))
     rename = Path.rename
 
     def fails_for_the_new(path, target):
         if ".writing-" in path.name:
-            raise OSError(errno.EIO, "Input/output error")
+            raise problem
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", fails_for_the_new)
-    with pytest.raises(Refused):
+    with pytest.raises(raised):
         write(*one(made, "complete"))
     assert json.loads((out / "assessment.json").read_text()) == before
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
