@@ -10,10 +10,10 @@ from pathlib import Path
 
 from dicom_node.decode.files import INDEX_TAGS, quiet, read_header
 from dicom_node.digest import FileDigest, digest_of
-from dicom_node.identity import Identity, identity_of
+from dicom_node.identity import identity_of
 from dicom_node.ledger import Ledger
 from dicom_node.plans import register_plan
-from dicom_node.records import Arrival, Instance
+from dicom_node.records import Arrival, Identity, Instance
 from dicom_node.refusal import Refused
 
 _ENTERED_TOGETHER = 500

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dicom_node.archive import Archive, enter_archive, files_of
-from dicom_node.ledger import ARCHIVE_PRIORITY, Ledger
+from dicom_node.ledger import ARCHIVE_PRIORITY, Ledger, open_ledger
 from dicom_node.queue import Tools
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order, StudyIndex, due
-from dicom_node.serve import WORKER_ONLY, Node, open_ledger
+from dicom_node.serve import WORKER_ONLY, Node
 from dicom_node.settings import Settings
 from dicom_node.worklist import Entry, worklist
 

@@ -227,7 +227,7 @@ def _files(folder: Path) -> list[Path]:
 
 @contextmanager
 def _ledger(config: Path | None) -> Iterator[tuple[Settings, Ledger]]:
-    from dicom_node.serve import open_ledger
+    from dicom_node.ledger import open_ledger
     from dicom_node.settings import load_settings
 
     settings = load_settings(config)

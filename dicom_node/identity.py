@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from io import BytesIO
 
@@ -13,60 +11,15 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
-from pydicom.uid import (
-    CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
-    EnhancedCTImageStorage,
-    EnhancedMRImageStorage,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-    LegacyConvertedEnhancedCTImageStorage,
-    LegacyConvertedEnhancedMRImageStorage,
-    MRImageStorage,
-)
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from dicom_node.records import Identity
 from dicom_node.refusal import Refused
 
-#: A UID that may name a file. Wider than PS3.5 9.1, because anonymized archives hold hashes for UIDs; but never a path:
-#: it begins with a letter or a digit, and has no separator.
-_SAFE_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}\Z")
 _LAST_TAG_NEEDED = 0x0020000E
-#: The classes that can hold a slice of a scan; a Secondary Capture in a CT series is none, nor are our own results.
-IMAGE_CLASSES = frozenset(
-    {
-        CTImageStorage,
-        EnhancedCTImageStorage,
-        LegacyConvertedEnhancedCTImageStorage,
-        MRImageStorage,
-        EnhancedMRImageStorage,
-        LegacyConvertedEnhancedMRImageStorage,
-    }
-)
 #: When the images were taken, and what the study says of it; best first.
 _OWN_DAY = ("AcquisitionDateTime", "AcquisitionDate")
 _STUDY_DAY = ("StudyDate", "SeriesDate", "ContentDate")
-
-
-@dataclass(frozen=True)
-class Identity:
-    """The identity of one instance; UIDs are safe as file names. acquired: YYYYMMDD, or empty when unknown."""
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    study_instance_uid: str
-    series_instance_uid: str
-    patient_id: str
-    acquired: str
-
-    def __post_init__(self) -> None:
-        for name in ("sop_instance_uid", "sop_class_uid", "study_instance_uid", "series_instance_uid"):
-            if not _SAFE_UID.match(getattr(self, name)):
-                raise Refused("bad_uid", f"The instance has no valid {name.replace('_', ' ')}.")
-
-    @property
-    def is_image(self) -> bool:
-        """Whether it may be a slice of a scan: CT or MR."""
-        return self.sop_class_uid in IMAGE_CLASSES
 
 
 def identity_of(dataset: Dataset) -> Identity:

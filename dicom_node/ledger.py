@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 from sqlalchemy import Connection, Table, case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from dicom_node.identity import IMAGE_CLASSES, Identity
 from dicom_node.records import (
+    IMAGE_CLASSES,
     Arrival,
     AssessmentRecord,
     AssessmentState,
+    Identity,
     Instance,
     RegisteredPlan,
     Send,
@@ -23,6 +25,7 @@ from dicom_node.records import (
     Study,
 )
 from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, PLANS, SENDS, STUDIES, open_engine
+from dicom_node.settings import Settings
 
 ROUTED_PRIORITY = 1
 ARCHIVE_PRIORITY = 100
@@ -276,6 +279,12 @@ class Ledger:
 
     def _insert_new(self, table: Table) -> Any:
         return self._insert(table).on_conflict_do_nothing()
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """The node's ledger, its data folder made where it is missing."""
+    settings.data_folder.mkdir(parents=True, exist_ok=True)
+    return Ledger(settings.ledger_url, clock=time.time)
 
 
 def _instance(row: Mapping[str, Any]) -> Instance:

@@ -12,9 +12,9 @@ from pydicom.uid import AllTransferSyntaxes
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from dicom_node.identity import Identity, read_identity
+from dicom_node.identity import read_identity
 from dicom_node.ledger import Ledger
-from dicom_node.records import Arrival
+from dicom_node.records import Arrival, Identity
 from dicom_node.refusal import Refused
 from dicom_node.send import send_without_delay
 from dicom_node.settings import ListenerSettings

@@ -1,17 +1,54 @@
-"""What the ledger holds: studies and their instances, plans, assessments, sends."""
+"""What the ledger holds: studies, instances, plans, assessments, sends. Without pydicom, which is slow to load."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dicom_node.identity import Identity
+from dicom_node.refusal import Refused
 
 AssessmentState = Literal["queued", "running", "done", "refused", "failed"]
 SendState = Literal["pending", "sent", "failed"]
 ENDED: tuple[AssessmentState, ...] = ("done", "refused", "failed")
+#: A UID that may name a file. Wider than PS3.5 9.1, because anonymized archives hold hashes for UIDs; but never a path:
+#: it begins with a letter or a digit, and has no separator.
+_SAFE_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}\Z")
+#: The classes that can hold a slice of a scan; a Secondary Capture in a CT series is none, nor are our own results.
+IMAGE_CLASSES = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.2",  # CT
+        "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT
+        "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT
+        "1.2.840.10008.5.1.4.1.1.4",  # MR
+        "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR
+        "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR
+    }
+)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The identity of one instance; UIDs are safe as file names. acquired: YYYYMMDD, or empty when unknown."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    patient_id: str
+    acquired: str
+
+    def __post_init__(self) -> None:
+        for name in ("sop_instance_uid", "sop_class_uid", "study_instance_uid", "series_instance_uid"):
+            if not _SAFE_UID.match(getattr(self, name)):
+                raise Refused("bad_uid", f"The instance has no valid {name.replace('_', ' ')}.")
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it may be a slice of a scan: CT or MR."""
+        return self.sop_class_uid in IMAGE_CLASSES
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import uvicorn
 
-from dicom_node.ledger import ROUTED_PRIORITY, Ledger
+from dicom_node.ledger import ROUTED_PRIORITY, Ledger, open_ledger
 from dicom_node.listener import Listener
 from dicom_node.lock import WorkerLock
 from dicom_node.queue import Tools, Worker
@@ -23,12 +23,6 @@ from dicom_node.store import Store
 Part = Literal["listener", "worker", "review"]
 PARTS: tuple[Part, ...] = ("listener", "worker", "review")
 WORKER_ONLY: tuple[Part, ...] = ("worker",)
-
-
-def open_ledger(settings: Settings) -> Ledger:
-    """The node's ledger, its data folder made where it is missing."""
-    settings.data_folder.mkdir(parents=True, exist_ok=True)
-    return Ledger(settings.ledger_url, clock=time.time)
 
 
 class Node:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dicom_node.digest import digest_of
 from dicom_node.durable import write_file
-from dicom_node.identity import Identity
+from dicom_node.records import Identity
 from dicom_node.refusal import Refused
 
 

@@ -67,7 +67,7 @@ class MadePatient:
     def plan_folder(self, folder: Path, *, required_margin_mm: float = 5.0) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         document = {
-            "plan_id": f"{self.patient_id}-plan",
+            "plan_id": f"{self.patient_id}-plan".replace("/", ""),
             "patient_id": self.patient_id,
             "organ": "liver",
             "procedure": {"date": "20260110", "energy": "microwave"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,10 +145,25 @@ def test_batch_on_an_empty_folder_is_status_1(monkeypatch, capsys, bench):
     assert err.endswith(f"marginwatch: There is neither a DICOM study nor a plan in {bench.folder / 'empty'}.\n")
 
 
-def test_starting_loads_nothing_heavy():
-    code = "import sys, dicom_node.cli; print([m for m in ('torch', 'numpy', 'dbos', 'fastapi') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "pydicom", "pynetdicom", "highdicom", "dbos", "fastapi", "matplotlib")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["plan", "--help"], ["assess", "--help"], ["plan", "list"]]
+)
+def test_a_short_command_loads_nothing_heavy(arguments, tmp_path):
+    code = f"""
+import sys
+from dicom_node import cli
+sys.argv = ["marginwatch", *{arguments}]
+try:
+    cli.main()
+finally:
+    print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stderr == "[]\n"
 
 
 def test_the_console_script_is_installed():

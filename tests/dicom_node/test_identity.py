@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_node.decode.dates import acquired_on
 from dicom_node.decode.files import INDEX_TAGS, read_header
 from dicom_node.identity import identity_of, read_identity
+from dicom_node.records import IMAGE_CLASSES
 from dicom_node.refusal import Refused
 
 DATES = {
@@ -48,3 +49,14 @@ def test_every_reader_finds_the_same_day(bench, elements, expected):
     else:
         with pytest.raises(Refused, match="when it was acquired"):
             acquired_on(read_header(path))
+
+
+def test_the_image_classes_are_those_of_the_standard():
+    assert {UID(uid).name for uid in IMAGE_CLASSES} == {
+        "CT Image Storage",
+        "Enhanced CT Image Storage",
+        "Legacy Converted Enhanced CT Image Storage",
+        "MR Image Storage",
+        "Enhanced MR Image Storage",
+        "Legacy Converted Enhanced MR Image Storage",
+    }
