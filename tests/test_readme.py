@@ -16,6 +16,8 @@ import typer
 
 from dicom_node.cli import app
 from dicom_node.decode.plan import read_plan_file
+from dicom_node.settings import ListenerSettings, load_settings
+from pipeline.phantom_stories import STORIES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,7 +32,7 @@ def commands() -> list[str]:
 
 
 def test_the_readme_has_what_these_tests_look_for() -> None:
-    assert (len(blocks("python")), len(blocks("json")), len(commands())) == (1, 1, 7)
+    assert (len(blocks("python")), len(blocks("json")), len(commands())) == (1, 1, 9)
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("marginwatch")])
@@ -49,7 +51,23 @@ def test_a_make_target_exists(line: str) -> None:
 
 
 def test_no_command_is_of_another_kind() -> None:
-    assert {line.split()[0] for line in commands()} == {"make", "marginwatch"}
+    assert {line.split()[0] for line in commands()} == {"make", "marginwatch", "cp", "/usr/bin/storescu"}
+
+
+def test_the_copied_configuration_is_there_and_valid() -> None:
+    (source,) = (line.split()[1] for line in commands() if line.startswith("cp "))
+    assert load_settings(ROOT / source).listener == ListenerSettings()
+
+
+def test_storescu_calls_the_node_as_it_is_configured() -> None:
+    (words,) = (shlex.split(line) for line in commands() if "storescu" in line)
+    listener = ListenerSettings()
+    assert words[words.index("-aec") + 1 :][:3] == [listener.ae_title, listener.host, str(listener.port)]
+
+
+def test_every_story_of_the_made_patient_is_named() -> None:
+    named = README.split("Other stories:")[1].split("\n\n")[0]
+    assert {*re.findall(r"`(\w+)`", named), "progression"} == set(STORIES)
 
 
 def test_the_plan_is_a_valid_plan(tmp_path: Path) -> None:
