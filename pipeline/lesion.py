@@ -16,22 +16,21 @@ from pipeline.assessment import (
     SimulatedZoneComparison,
 )
 from pipeline.case import Case, Lesion, Outcome
+from pipeline.coverage import Coverage, inside, measure_coverage
 from pipeline.geometry import Geometry
 from pipeline.judge import earlier_clean, judge_lesion
 from pipeline.margin import MarginMap, measure_margin
 from pipeline.organ import FoundOrgan
 from pipeline.progression import Scene, find_growth, find_nodules, find_uncovered
-from pipeline.sampling import box_of
-from pipeline.segment import Intensities, Surroundings, Zone, prior_scale, segment_zone
+from pipeline.segment import Surroundings, Zone, prior_scale, segment_zone
 from pipeline.surface import Level, Surface, level_of_mask
 from pipeline.transform import Transform, identity, resample_distance, sample, sample_distance
+from pipeline.uncertainty import margin_sd_mm
 from pipeline.volume import Mask, Volume
 
 Array = NDArray[np.float32]
 
 ROI_MM = 30.0
-#: About as many points measure how much of a tumor is covered, however small it is.
-COVERAGE_POINTS = 200_000
 #: Zones still grow in the first days after heating (microwave: median volume +57 % from the end of the procedure to
 #: 24 h later, a CT series of 26 ablations), so growth counts only against a later zone. The three weeks are this
 #: project's own choice.
@@ -138,8 +137,9 @@ def assess_lesion(
         return not_assessable(lesion, (reason,), tumor=tumor.embedded_in(full), zone=found.mask.embedded_in(full))
     level = level_of_mask(lesion.tumor)
     surface = _carried(level.surface(), transform)
-    measured = measure_margin(surface, Level(found.level, found.mask.geometry))
-    coverage = _coverage(level, surface, found, transform)
+    zone_level = level_of_mask(found.mask)
+    measured = measure_margin(surface, zone_level)
+    coverage = measure_coverage(level, surface, zone_level, transform)
     margin = _margin(measured, coverage, found, quality)
     findings = _findings(case, view, found)
     verdict = judge_lesion(
@@ -198,33 +198,10 @@ def not_assessable(
 
 def _tumor_voxels(view: LesionView) -> Mask:
     """The tumor on the follow-up's grid; one that slips between voxel centers keeps the voxel nearest to it."""
-    return Mask(_inside(view.around.tumor_mm), view.image.geometry)
+    return Mask(inside(view.around.tumor_mm), view.image.geometry)
 
 
-def _inside(depth_mm: Array) -> NDArray[np.bool_]:
-    """Points inside a region, at least the deepest one."""
-    return np.asarray(depth_mm > min(0.0, float(depth_mm.max()) - 1e-6))
-
-
-@dataclass(frozen=True)
-class _Coverage:
-    tumor_ml: float
-    uncovered_ml: float
-
-
-def _coverage(tumor: Level, surface: Surface, zone: Zone, baseline_from_followup: Transform) -> _Coverage:
-    """How much tumor there is on the follow-up and how much of it lies outside the zone, finer than its voxels."""
-    box = box_of(surface.vertices_lps_mm).grown(1.0)
-    volume_mm3 = float(np.prod(box.high - box.low))
-    grid = box.grid(float(np.clip((volume_mm3 / COVERAGE_POINTS) ** (1 / 3), 0.1, 1.0)), zone.mask.geometry.frame_uid)
-    points = grid.grid_lps()
-    inside = _inside(tumor.at(baseline_from_followup(points)))
-    level = Level(zone.level, zone.mask.geometry).at(points[inside])
-    voxel_ml = grid.voxel_volume_mm3 / 1000.0
-    return _Coverage(float(inside.sum()) * voxel_ml, float((level <= 0).sum()) * voxel_ml)
-
-
-def _margin(measured: MarginMap, coverage: _Coverage, zone: Zone, quality: RegistrationQuality) -> Margin:
+def _margin(measured: MarginMap, coverage: Coverage, zone: Zone, quality: RegistrationQuality) -> Margin:
     value = measured.minimal_margin_mm
     half = 1.96 * margin_sd_mm(zone.intensities, zone.mask.geometry, quality.expected_error_mm or 0.0)
     x, y, z = measured.tumor.vertices_lps_mm[measured.thinnest]
@@ -234,23 +211,11 @@ def _margin(measured: MarginMap, coverage: _Coverage, zone: Zone, quality: Regis
         minimal_margin_point_lps_mm=(float(x), float(y), float(z)),
         tumor_volume_ml=coverage.tumor_ml,
         zone_volume_ml=zone.mask.volume_ml,
-        covered_fraction=1.0 - coverage.uncovered_ml / coverage.tumor_ml,
+        covered_fraction=coverage.fraction,
         uncovered_volume_ml=coverage.uncovered_ml,
         surface_fraction_below_0mm=measured.surface_fraction_below(0.0),
         surface_fraction_below_5mm=measured.surface_fraction_below(5.0),
     )
-
-
-def margin_sd_mm(intensities: Intensities, grid: Geometry, expected_error_mm: float) -> float:
-    """Standard deviation of the least margin: registration, segmentation and slice thickness in quadrature.
-
-    Registration acts along one direction only, hence 1/1.6 of its three-dimensional error. The segmentation term was
-    read off made zones: 0.3 mm at a contrast of 3.6 times the noise, 0.15 mm at 9. Slices of 2.5 mm alone cost
-    0.2 to 0.3 mm in the margin of perfect masks.
-    """
-    contrast = abs(intensities.organ - intensities.zone) / intensities.noise
-    parts = (expected_error_mm / 1.6, 0.05 + 0.9 / contrast, 0.12 * float(grid.spacing_mm.max()))
-    return float(np.sqrt(sum(p * p for p in parts)))
 
 
 def _findings(case: Case, view: LesionView, zone: Zone) -> tuple[Finding, ...]:

@@ -48,7 +48,8 @@ class Level:
 
 
 BLOCK_MM = 8.0
-#: Weight of the squared size (mm2) of a pull against mutual information (nats): noise alone finds a millimetre or two.
+#: What a pull costs (nats of mutual information per mm). Without contraction, made and real pairs gain up to 0.0003 by
+#: their noise alone, and with it (10 % of the zone's diameter) 0.0004 to 0.0006: below that the pull stays zero.
 PULL_PRIOR = 0.0003
 
 #: Coarse to fine; each control spacing is half the one before, so that the spline is carried over exactly.
@@ -196,9 +197,11 @@ class _Cost:
             loss = self.similarity(variable, sizes, generator) + self.level.bending * bending_energy(
                 variable, float(self.grid.spacing_mm[0])
             )
-            loss = loss + PULL_PRIOR * sizes.square().sum()
+            loss = loss + PULL_PRIOR * sizes.sum()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            with torch.no_grad():
+                sizes.clamp_(min=0.0)  # zones shrink
             schedule.step()
         return variable.detach(), sizes.detach()
 

@@ -52,10 +52,9 @@ class Intensities:
 
 @dataclass(frozen=True, eq=False)
 class Zone:
-    """The segmented zone. level: float32 on the mask's grid, positive inside, zero on the sub-voxel edge."""
+    """The segmented zone, on the image's grid."""
 
     mask: Mask
-    level: Array
     intensities: Intensities
     distance_mm: Array
     """float32, signed distance to the mask's edge, positive inside."""
@@ -116,7 +115,7 @@ def segment_zone(
         return Reason("zone_not_found", "no non-enhancing ablation zone was found where the plan expects one")
     level = _level(values, tissue, model, inside, allowed, image.geometry)
     mask = Mask(level > 0, image.geometry)
-    return Zone(mask, level, _signed(model, sign), signed_distance_mm(mask), core_ml)
+    return Zone(mask, _signed(model, sign), signed_distance_mm(mask), core_ml)
 
 
 def _allowed(image: Volume, around: Surroundings, s: SegmentSettings) -> NDArray[np.bool_]:

@@ -49,7 +49,6 @@ def test_dice(contrast: float, noise: float, least: float) -> None:
     found = segment_zone(image, around)
     assert isinstance(found, Zone)
     assert dice(found.mask.voxels, truth) > least
-    assert (found.level > 0).sum() == found.mask.voxels.sum()
 
 
 @pytest.mark.parametrize("shift", [-7.0, 7.0])
