@@ -55,7 +55,7 @@ def settings_in_use() -> dict[str, Any]:
     node, batch and command line give the same hash for the same method.
     """
     from pipeline.progression import ProgressionSettings
-    from pipeline.register import COARSE_LEVELS, FINE_LEVELS
+    from pipeline.register import COARSE_LEVELS, FINE_LEVELS, PULL_PRIOR
     from pipeline.segment import SegmentSettings
     from pipeline.trust import JACOBIAN_RANGE, LEAST_AGREEMENT, MOST_EXPECTED_ERROR_MM
 
@@ -63,6 +63,7 @@ def settings_in_use() -> dict[str, Any]:
         "register": {
             "coarse_levels": [asdict(level) for level in COARSE_LEVELS],
             "fine_levels": [asdict(level) for level in FINE_LEVELS],
+            "pull_prior": PULL_PRIOR,
         },
         "trust": {
             "least_agreement": LEAST_AGREEMENT,

@@ -8,9 +8,9 @@ import numpy as np
 
 from pipeline.case import Outcome, Point
 from pipeline.geometry import FloatArray
-from pipeline.phantom import FollowUpSpec, Grid, PhantomSpec
 from pipeline.phantom_body import Body, made_body
 from pipeline.phantom_shape import Blob, Contraction, Motion, smooth_motion
+from pipeline.phantom_spec import FollowUpSpec, Grid, PhantomSpec
 
 #: Pairs of one patient. What differs is in the name.
 FAMILIES = (

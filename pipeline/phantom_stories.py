@@ -10,9 +10,9 @@ import numpy as np
 
 from pipeline.case import Outcome, Point
 from pipeline.geometry import FloatArray
-from pipeline.phantom import FollowUpSpec, Grid, PhantomSpec
 from pipeline.phantom_body import made_body
 from pipeline.phantom_shape import Blob, Motion, directions, smooth_motion
+from pipeline.phantom_spec import FollowUpSpec, Grid, PhantomSpec
 
 Size = Literal["small", "full"]
 #: A voxel of the small size averages over five of the full one's.
