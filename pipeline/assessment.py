@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.case import Outcome, Point
+from pipeline.location import Location
 from pipeline.transform import Transform
 from pipeline.volume import Mask
 
@@ -52,7 +53,8 @@ class Registration:
 class Margin:
     """The signed ablative margin of one lesion: least distance from tumor surface to zone surface, positive inside.
 
-    Fractions of the tumor surface are weighted by area; the interval is 95 %.
+    Fractions of the tumor surface are weighted by area; the interval is 95 %. organ_limited_margin_mm: the least margin
+    with what the organ's edge makes impossible credited, None where the plan has no organ mask.
     """
 
     minimal_margin_mm: float
@@ -64,6 +66,16 @@ class Margin:
     uncovered_volume_ml: float
     surface_fraction_below_0mm: float
     surface_fraction_below_5mm: float
+    organ_limited_margin_mm: float | None = None
+    organ_limited_surface_fraction: float | None = None
+    """Share of the tumor's surface nearer to the organ's edge than the required margin."""
+    location: Location | None = None
+    """Where the point of the least margin lies, as seen from the tumor's middle."""
+
+    @property
+    def judged_mm(self) -> float:
+        """What is held against the required margin."""
+        return self.minimal_margin_mm if self.organ_limited_margin_mm is None else self.organ_limited_margin_mm
 
 
 @dataclass(frozen=True)

@@ -64,12 +64,17 @@ class Plan:
     baseline: Volume
     lesions: tuple[Lesion, ...]
     organ_mask: Mask | None = None
+    vessel_mask: Mask | None = None
 
     def __post_init__(self) -> None:
         if not self.lesions:
             raise ValueError("a plan needs at least one lesion")
         frame = self.baseline.geometry.frame_uid
-        regions = [self.organ_mask, *(x for lesion in self.lesions for x in (lesion.tumor, lesion.simulated_zone))]
+        regions = [
+            self.organ_mask,
+            self.vessel_mask,
+            *(x for lesion in self.lesions for x in (lesion.tumor, lesion.simulated_zone)),
+        ]
         for region in regions:
             if region is not None and region.geometry.frame_uid != frame:
                 raise FrameMismatch("a region of the plan is not in the baseline's frame of reference")

@@ -47,13 +47,20 @@ def judge_lesion(
         return Verdict("incomplete_coverage", (Reason("tumor_not_covered", text), *(_told(f, days) for f in findings)))
     if findings:  # uncovered tumor counts wherever it lies, also in a hole that the surface margin cannot see
         return Verdict("incomplete_coverage", tuple(_told(f, days) for f in findings))
-    if margin.minimal_margin_mm < required_margin_mm:
+    raw, judged = margin.minimal_margin_mm, margin.judged_mm
+    if judged < required_margin_mm:
         text = (
-            f"The tumor is covered, but the least margin of {margin.minimal_margin_mm:.1f} mm is below the "
-            f"{required_margin_mm:.1f} mm required."
+            f"The tumor is covered, but the least margin of {raw:.1f} mm is below the {required_margin_mm:.1f} mm "
+            "required."
         )
         return Verdict("narrow_margin", (Reason("margin_below_required", text),))
-    text = f"The least margin of {margin.minimal_margin_mm:.1f} mm reaches the {required_margin_mm:.1f} mm required."
+    if raw < required_margin_mm:
+        text = (
+            f"The least margin of {raw:.1f} mm lies at the organ's edge, where no more than the organ's depth is "
+            f"required; elsewhere the margin reaches the {required_margin_mm:.1f} mm required."
+        )
+        return Verdict("complete", (Reason("margin_reached_to_organ_edge", text),))
+    text = f"The least margin of {raw:.1f} mm reaches the {required_margin_mm:.1f} mm required."
     return Verdict("complete", (Reason("margin_reached", text),))
 
 

@@ -10,22 +10,21 @@ from numpy.typing import NDArray
 from pipeline.assessment import (
     Finding,
     LesionAssessment,
-    Margin,
     Reason,
     RegistrationQuality,
     SimulatedZoneComparison,
 )
 from pipeline.case import Case, Lesion, Outcome
-from pipeline.coverage import Coverage, inside, measure_coverage
+from pipeline.coverage import inside
 from pipeline.geometry import Geometry
 from pipeline.judge import earlier_clean, judge_lesion
-from pipeline.margin import MarginMap, measure_margin
+from pipeline.margin import measure_margin
+from pipeline.measurement import measure_lesion
 from pipeline.organ import FoundOrgan
 from pipeline.progression import Scene, find_growth, find_nodules, find_uncovered
 from pipeline.segment import Surroundings, Zone, prior_scale, segment_zone
-from pipeline.surface import Level, Surface, level_of_mask
+from pipeline.surface import Level, Surface
 from pipeline.transform import Transform, identity, resample_distance, sample, sample_distance
-from pipeline.uncertainty import margin_sd_mm
 from pipeline.volume import Mask, Volume
 
 Array = NDArray[np.float32]
@@ -135,15 +134,10 @@ def assess_lesion(
         text = "The ablation zone reaches the border of the follow-up scan; a scan that shows all of it is needed."
         reason = Reason("zone_cut_by_field_of_view", text)
         return not_assessable(lesion, (reason,), tumor=tumor.embedded_in(full), zone=found.mask.embedded_in(full))
-    level = level_of_mask(lesion.tumor)
-    surface = _carried(level.surface(), transform)
-    zone_level = level_of_mask(found.mask)
-    measured = measure_margin(surface, zone_level)
-    coverage = measure_coverage(level, surface, zone_level, transform)
-    margin = _margin(measured, coverage, found, quality)
+    measured = measure_lesion(case, lesion, found, transform, quality)
     findings = _findings(case, view, found)
     verdict = judge_lesion(
-        margin,
+        measured.margin,
         findings,
         required_margin_mm=lesion.required_margin_mm,
         earlier=_earlier_outcomes(case, lesion),
@@ -157,9 +151,9 @@ def assess_lesion(
         lesion_id=lesion.lesion_id,
         outcome=outcome,
         required_margin_mm=lesion.required_margin_mm,
-        reasons=(*reasons, *_remarks(found)),
-        margin=margin,
-        simulated_zone=_compared(view, found, surface) if lesion.simulated_zone else None,
+        reasons=(*reasons, *measured.remarks, *_remarks(found)),
+        margin=measured.margin,
+        simulated_zone=_compared(view, found, measured.tumor) if lesion.simulated_zone else None,
         findings=findings,
         zone=found.mask.embedded_in(full),
         tumor=tumor.embedded_in(full),
@@ -199,23 +193,6 @@ def not_assessable(
 def _tumor_voxels(view: LesionView) -> Mask:
     """The tumor on the follow-up's grid; one that slips between voxel centers keeps the voxel nearest to it."""
     return Mask(inside(view.around.tumor_mm), view.image.geometry)
-
-
-def _margin(measured: MarginMap, coverage: Coverage, zone: Zone, quality: RegistrationQuality) -> Margin:
-    value = measured.minimal_margin_mm
-    half = 1.96 * margin_sd_mm(zone.intensities, zone.mask.geometry, quality.expected_error_mm or 0.0)
-    x, y, z = measured.tumor.vertices_lps_mm[measured.thinnest]
-    return Margin(
-        minimal_margin_mm=value,
-        minimal_margin_interval_mm=(value - half, value + half),
-        minimal_margin_point_lps_mm=(float(x), float(y), float(z)),
-        tumor_volume_ml=coverage.tumor_ml,
-        zone_volume_ml=zone.mask.volume_ml,
-        covered_fraction=coverage.fraction,
-        uncovered_volume_ml=coverage.uncovered_ml,
-        surface_fraction_below_0mm=measured.surface_fraction_below(0.0),
-        surface_fraction_below_5mm=measured.surface_fraction_below(5.0),
-    )
 
 
 def _findings(case: Case, view: LesionView, zone: Zone) -> tuple[Finding, ...]:
@@ -258,10 +235,6 @@ def _compared(view: LesionView, zone: Zone, tumor: Surface) -> SimulatedZoneComp
     dice = 2 * (planned & zone.mask).volume_ml / total if total else 0.0
     margin = measure_margin(tumor, Level(planned_mm, grid))
     return SimulatedZoneComparison(planned.volume_ml, dice, margin.minimal_margin_mm)
-
-
-def _carried(surface: Surface, baseline_from_followup: Transform) -> Surface:
-    return Surface(baseline_from_followup.inverse_points(surface.vertices_lps_mm), surface.faces)
 
 
 def _outline(mask: Mask) -> NDArray[np.float64]:

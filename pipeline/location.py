@@ -11,6 +11,8 @@ from pipeline.volume import Volume
 
 #: A direction is named when it makes up at least this share of the unit vector (about 66 degrees off at most).
 _NAMED = 0.4
+#: Beyond this the depth in the organ is not told.
+DEEP_MM = 20.0
 #: Nearer to the midline than this, medial and lateral mean nothing.
 _MIDLINE_MM = 20.0
 
@@ -19,7 +21,7 @@ _MIDLINE_MM = 20.0
 class Location:
     """directions: most telling first, of anterior, posterior, medial, lateral, left, right, cranial, caudal.
 
-    distance_to_capsule_mm: below the organ's surface, negative outside; None without an organ mask.
+    distance_to_capsule_mm: below the organ's surface up to `DEEP_MM`, negative outside; None without an organ mask.
     """
 
     directions: tuple[str, ...]
@@ -33,6 +35,8 @@ class Location:
             return words
         if self.distance_to_capsule_mm < 0.5:
             return f"{words}, at the capsule"
+        if self.distance_to_capsule_mm >= DEEP_MM:
+            return f"{words}, at least {DEEP_MM:.0f} mm from the capsule"
         return f"{words}, {self.distance_to_capsule_mm:.0f} mm from the capsule"
 
 

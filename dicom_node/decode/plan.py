@@ -43,6 +43,7 @@ class PlanFile:
     baseline_series_uid: str
     lesions: tuple[PlannedLesion, ...]
     organ_mask: RegionRef | None
+    vessel_mask: RegionRef | None = None
 
     @property
     def folder(self) -> Path:
@@ -52,7 +53,7 @@ class PlanFile:
     def regions(self) -> tuple[RegionRef, ...]:
         """Every region that the plan names."""
         named = [region for lesion in self.lesions for region in (lesion.tumor, lesion.simulated_zone)]
-        return tuple(region for region in (*named, self.organ_mask) if region is not None)
+        return tuple(region for region in (*named, self.organ_mask, self.vessel_mask) if region is not None)
 
     @property
     def lesion_ids(self) -> tuple[str, ...]:
@@ -65,7 +66,8 @@ def read_plan_file(path: Path) -> PlanFile:
     Raises Refused: plan_missing, plan_unreadable, plan_invalid (naming the path of the wrong key).
     """
     root = read_document(path).object(
-        required=("plan_id", "patient_id", "organ", "procedure", "baseline", "lesions"), optional=("organ_mask",)
+        required=("plan_id", "patient_id", "organ", "procedure", "baseline", "lesions"),
+        optional=("organ_mask", "vessel_mask"),
     )
     procedure = root.child("procedure").object(required=("date", "energy"))
     baseline = root.child("baseline").object(required=("study_instance_uid", "series_instance_uid"))
@@ -86,6 +88,7 @@ def read_plan_file(path: Path) -> PlanFile:
         baseline_series_uid=baseline.child("series_instance_uid").text(),
         lesions=lesions,
         organ_mask=_region(root.child("organ_mask")) if root.has("organ_mask") else None,
+        vessel_mask=_region(root.child("vessel_mask")) if root.has("vessel_mask") else None,
     )
 
 
@@ -136,6 +139,7 @@ def load_plan(plan_file: PlanFile, baseline: Volume) -> Plan:
             for lesion in plan_file.lesions
         ),
         organ_mask=None if plan_file.organ_mask is None else read_region(plan_file.organ_mask, source, grid),
+        vessel_mask=None if plan_file.vessel_mask is None else read_region(plan_file.vessel_mask, source, grid),
     )
 
 

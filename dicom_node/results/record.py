@@ -107,6 +107,9 @@ def _lesion(lesion: LesionAssessment) -> dict[str, Any]:
 
 def _margin(margin: Margin | None) -> dict[str, Any]:
     values = {field.name: getattr(margin, field.name, None) for field in fields(Margin)}
+    place = values.pop("location")
+    values["minimal_margin_location"] = None if place is None else place.text
+    values["minimal_margin_depth_in_organ_mm"] = None if place is None else place.distance_to_capsule_mm
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 

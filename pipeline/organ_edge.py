@@ -1,0 +1,58 @@
+"""The organ's edge: how deep below it a tumor's surface lies, and so how much margin there can be."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from pipeline.geometry import FloatArray, Geometry
+from pipeline.margin import MarginMap, distance_to_surface_mm
+from pipeline.surface import level_of_mask
+from pipeline.transform import identity, resample_distance
+from pipeline.volume import Mask
+
+_SLACK_MM = 8.0
+
+
+def organ_depth_mm(organ: Mask, tumor: Mask, points_lps_mm: FloatArray, *, reach_mm: float) -> FloatArray:
+    """(n,) depth below the organ's edge at (n, 3) points near the tumor, negative outside, at most `reach_mm`.
+
+    All in the baseline's frame. The tumor belongs to the organ, also where the organ's mask leaves it out, and so do
+    holes that the mask encloses. Where the scan ends the organ is taken to go on.
+    """
+    box = organ.geometry.box_around(points_lps_mm, pad_mm=reach_mm + _SLACK_MM)
+    part = organ.crop(box)
+    with_tumor = part.voxels | (resample_distance(tumor, part.geometry, identity(part.geometry.frame_uid)) > 0)
+    whole = _continued(Mask(ndimage.binary_fill_holes(with_tumor), part.geometry), box, organ.geometry, reach_mm)
+    level = level_of_mask(whole)
+    # The faces of the box are edges too, but farther off than `reach_mm`.
+    distance = np.minimum(distance_to_surface_mm(points_lps_mm, level.surface()), reach_mm)
+    return np.where(level.at(points_lps_mm) > 0, distance, -distance)
+
+
+def _continued(part: Mask, box: tuple[slice, slice, slice], full: Geometry, by_mm: float) -> Mask:
+    """The part with its border voxels repeated for `by_mm` wherever it ends because the scan does."""
+    by = np.ceil((by_mm + _SLACK_MM) / part.geometry.spacing_mm).astype(int)
+    pads = [
+        (int(n) if s.start == 0 else 0, int(n) if s.stop == size else 0)
+        for s, n, size in zip(box, by, full.shape, strict=True)
+    ]
+    voxels = np.pad(part.voxels, pads, mode="edge")
+    matrix = part.geometry.lps_from_index.copy()
+    matrix[:3, 3] = part.geometry.lps_of(tuple(-float(low) for low, _ in pads))
+    return Mask(voxels, Geometry(voxels.shape, matrix, part.geometry.frame_uid))
+
+
+def required_here_mm(depth_mm: FloatArray, required_mm: float) -> FloatArray:
+    """(n,) the margin to ask for at points of that depth: no more than there is organ, none outside it."""
+    return np.minimum(required_mm, np.maximum(depth_mm, 0.0))
+
+
+def organ_limited_mm(margins: MarginMap, depth_mm: FloatArray, required_mm: float) -> FloatArray:
+    """(n,) the margins, with what the organ's edge makes impossible credited where the tumor is covered.
+
+    At least `required_mm` exactly where the margin reaches what may be asked for there. Uncovered tumor keeps its
+    negative margin, at the capsule as elsewhere.
+    """
+    credited = margins.distance_mm + required_mm - required_here_mm(depth_mm, required_mm)
+    return np.where(margins.distance_mm < 0, margins.distance_mm, credited)

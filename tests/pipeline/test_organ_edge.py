@@ -1,0 +1,137 @@
+"""How much margin the organ's edge leaves room for, on balls whose answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.assess import assess
+from pipeline.assessment import Margin
+from pipeline.case import Case
+from pipeline.geometry import FloatArray, upright_grid
+from pipeline.judge import judge_lesion
+from pipeline.margin import measure_margin
+from pipeline.organ_edge import organ_depth_mm, organ_limited_mm, required_here_mm
+from pipeline.phantom import Phantom
+from pipeline.surface import level_of_mask, surface_of_mask
+from pipeline.volume import Mask
+
+GRID = upright_grid((80, 80, 80), (1.0, 1.0, 1.0), (-40.0, -40.0, -40.0), "frame")
+POINTS = GRID.grid_lps()
+TUMOR = (0.0, 0.0, 0.0)
+
+
+def ball(center: tuple[float, float, float], radius_mm: float) -> Mask:
+    return Mask(np.linalg.norm(POINTS - center, axis=-1) <= radius_mm, GRID)
+
+
+def below(x_mm: float) -> Mask:
+    """An organ that ends at a plane."""
+    return Mask(POINTS[..., 0] <= x_mm, GRID)
+
+
+def depth_at(organ: Mask, points: FloatArray, reach_mm: float = 20.0) -> FloatArray:
+    return organ_depth_mm(organ, ball(TUMOR, 8.0), points, reach_mm=reach_mm)
+
+
+def test_depth_below_a_flat_edge() -> None:
+    points = np.array([[x, 0.0, 0.0] for x in (-8.0, 0.0, 5.0, 8.0, 12.0)])
+    assert depth_at(below(10.5), points) == pytest.approx([18.5, 10.5, 5.5, 2.5, -1.5], abs=0.35)
+
+
+def test_beyond_the_reach_depth_is_the_reach() -> None:
+    assert depth_at(below(30.5), np.zeros((1, 3)), reach_mm=12.0) == pytest.approx([12.0])
+
+
+def test_the_tumor_belongs_to_the_organ_also_where_the_mask_leaves_it_out() -> None:
+    hollow = Mask(below(30.5).voxels & ~ball(TUMOR, 9.0).voxels, GRID)
+    points = surface_of_mask(ball(TUMOR, 8.0)).vertices_lps_mm
+    assert depth_at(hollow, points).min() > 15
+
+
+def test_where_the_scan_ends_the_organ_goes_on() -> None:
+    whole = Mask(np.ones(GRID.shape, bool), GRID)
+    tumor = ball((33.0, 0.0, 0.0), 5.0)
+    points = surface_of_mask(tumor).vertices_lps_mm
+    assert organ_depth_mm(whole, tumor, points, reach_mm=10.0).min() == pytest.approx(10.0)
+
+
+def test_no_more_is_required_than_there_is_organ() -> None:
+    assert required_here_mm(np.array([-3.0, 0.0, 2.0, 9.0]), 5.0).tolist() == [0.0, 0.0, 2.0, 5.0]
+
+
+@pytest.mark.parametrize(("reaches", "complete"), [(10.5, True), (9.5, False)])
+def test_a_zone_up_to_the_capsule_is_enough_there(reaches: float, complete: bool) -> None:
+    """Tumor of 8 mm, capsule 2.5 mm off it; the zone has 7 mm on all sides but ends at the capsule, or 1 mm before."""
+    organ, tumor = below(10.5), ball(TUMOR, 8.0)
+    zone = Mask(ball(TUMOR, 15.0).voxels & (POINTS[..., 0] <= reaches), GRID)
+    surface = surface_of_mask(tumor)
+    margins = measure_margin(surface, level_of_mask(zone))
+    depth = depth_at(organ, surface.vertices_lps_mm)
+    limited = float(organ_limited_mm(margins, depth, 5.0).min())
+    assert margins.minimal_margin_mm == pytest.approx(reaches - 8.0, abs=0.4)
+    assert limited == pytest.approx(5.0 if complete else 4.0, abs=0.4)
+
+
+def test_uncovered_tumor_at_the_capsule_counts() -> None:
+    organ, tumor = below(8.5), ball(TUMOR, 8.0)
+    zone = Mask(ball(TUMOR, 15.0).voxels & (POINTS[..., 0] <= 6.5), GRID)
+    surface = surface_of_mask(tumor)
+    margins = measure_margin(surface, level_of_mask(zone))
+    limited = organ_limited_mm(margins, depth_at(organ, surface.vertices_lps_mm), 5.0)
+    assert limited.min() == margins.minimal_margin_mm == pytest.approx(-1.5, abs=0.4)
+
+
+def made_margin(raw: float, limited: float | None) -> Margin:
+    return Margin(raw, (raw - 1, raw + 1), (0.0, 0.0, 0.0), 4.0, 20.0, 1.0, 0.0, 0.0, 0.3, limited)
+
+
+@pytest.mark.parametrize(
+    ("raw", "limited", "outcome", "code"),
+    [
+        (2.5, None, "narrow_margin", "margin_below_required"),
+        (2.5, 5.1, "complete", "margin_reached_to_organ_edge"),
+        (2.5, 4.0, "narrow_margin", "margin_below_required"),
+        (-1.5, -1.5, "incomplete_coverage", "tumor_not_covered"),
+        (5.5, 6.0, "complete", "margin_reached"),
+    ],
+)
+def test_the_verdict_asks_for_what_the_organ_allows(raw: float, limited: float | None, outcome: str, code: str) -> None:
+    found = judge_lesion(made_margin(raw, limited), (), required_margin_mm=5.0, earlier=(), days=30)
+    assert (found.outcome, found.reasons[0].code) == (outcome, code)
+
+
+def test_an_organ_mask_that_hugs_the_tumor_is_doubted(incomplete_phantom: Phantom) -> None:
+    """As its own organ, a tumor would be at the edge all over and need no margin at all."""
+    plan = incomplete_phantom.plan
+    hugging = replace(plan, organ_mask=plan.lesions[0].tumor)
+    found = assess(Case(hugging, incomplete_phantom.followups[0].followup)).lesions[0]
+    assert found.outcome != "complete"
+    assert found.margin is None or found.margin.organ_limited_margin_mm is None
+
+
+def test_an_assessment_says_where_the_thin_place_is(incomplete_phantom: Phantom) -> None:
+    case = Case(incomplete_phantom.plan, incomplete_phantom.followups[0].followup)
+    margin = assess(case).lesions[0].margin
+    assert margin is not None
+    assert margin.location is not None
+    assert margin.location.directions
+    assert margin.location.distance_to_capsule_mm is not None
+    assert margin.organ_limited_margin_mm is not None
+    assert margin.organ_limited_margin_mm >= margin.minimal_margin_mm
+
+
+def test_a_vessel_at_the_thin_place_is_flagged(incomplete_phantom: Phantom) -> None:
+    plan = incomplete_phantom.plan
+    made = incomplete_phantom.followups[0]
+    truth = made.truth
+    thin = truth.baseline_from_followup(np.array([truth.minimal_margin_point_lps_mm]))[0]
+    grid = plan.lesions[0].tumor.geometry
+    away = np.linalg.norm(grid.grid_lps() - thin, axis=-1)
+    codes = []
+    for vessels in (Mask(away < 4.0, grid), Mask((away > 60.0) & (away < 66.0), grid)):
+        found = assess(Case(replace(plan, vessel_mask=vessels), made.followup))
+        codes.append("vessel_at_thin_margin" in [r.code for r in found.lesions[0].reasons])
+    assert codes == [True, False]
