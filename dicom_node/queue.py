@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID, StepOptions
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from dicom_node.child import ChildBroke, Job, assess_in_child
 from dicom_node.ledger import Ledger
@@ -36,6 +37,9 @@ _ROUTE_EVERY_S = 0.5
 _POLL_EVERY_S = 0.25
 #: After so many process deaths in the middle of one assessment, that assessment is taken for the cause.
 _DEATHS_ALLOWED = 5
+#: What a database raises that is away, locked or full for a while.
+_DATABASE_AWAY = (OperationalError, InterfaceError)
+_RECORD_AGAIN = BackOff(first_s=0.5, longest_s=30.0)
 
 
 class _Stopping(BaseException):
@@ -111,7 +115,7 @@ class Worker:
                 answer = DBOS.run_step(assessing, self._assess, assessment_id)
             except Exception as problem:  # noqa: BLE001  the worker: a bug in one study must not stop the next
                 answer = {"failed": _last_cause(problem)}
-            DBOS.run_step({"name": "record"}, self._record, assessment_id, answer)
+            DBOS.run_step({"name": "record"}, self._record_until_kept, assessment_id, answer)
 
         self._assess_study = DBOS.workflow(name="assess_study", max_recovery_attempts=_DEATHS_ALLOWED)(assess_study)
 
@@ -138,22 +142,38 @@ class Worker:
         self._submitted.add(record.assessment_id)
 
     def _notice_death(self, record: AssessmentRecord) -> None:
-        """Set an assessment aside as failed whose workflow the engine has given up."""
+        """End an assessment whose workflow the engine gave up: done where its result is whole, else failed."""
         status = DBOS.get_workflow_status(record.assessment_id)
         if status is None or status.status not in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "CANCELLED"):
             return
-        if self._ledger.assessment(record.assessment_id).state not in ENDED:
+        record = self._ledger.assessment(record.assessment_id)
+        if record.state in ENDED:
+            return
+        if (document := self._finished(record)) is not None:
+            self._record(record.assessment_id, {"document": document})
+        elif status.status == "ERROR":
+            text = f"the answer could not be recorded: {status.error}"
+            self._record(record.assessment_id, {"failed": text})
+        else:
             text = "the worker died several times while it was at this study"
-            self._ledger.ended(record.assessment_id, "failed", code="failed", text=text)
+            self._record(record.assessment_id, {"failed": text})
+
+    def _finished(self, record: AssessmentRecord) -> dict[str, Any] | None:
+        """The document of a result that was written before; None where there is none. A result folder appears whole."""
+        try:
+            text = (self._settings.data_folder / record.folder / "assessment.json").read_text(encoding="utf-8")
+            document: dict[str, Any] = json.loads(text)
+        except (FileNotFoundError, ValueError):
+            return None
+        return document
 
     # -- steps
 
     def _assess(self, assessment_id: str) -> dict[str, Any]:
         """The answer of one assessment: its document, or how it was refused."""
         record = self._ledger.assessment(assessment_id)
-        finished = self._settings.data_folder / record.folder / "assessment.json"
-        if finished.exists():  # a result folder appears whole: written just before an earlier process died
-            return {"document": json.loads(finished.read_text(encoding="utf-8"))}
+        if (document := self._finished(record)) is not None:  # written just before an earlier process died
+            return {"document": document}
         with self._slots:
             if self._stop.is_set():
                 raise _Stopping
@@ -178,6 +198,18 @@ class Worker:
         self._children.add(child)
         if self._stop.is_set():
             child.kill()
+
+    def _record_until_kept(self, assessment_id: str, answer: dict[str, Any]) -> None:
+        """Record the answer; tried until the database is there to take it, or the worker stops."""
+        waited_s = 0.0
+        while True:
+            try:
+                return self._record(assessment_id, answer)
+            except _DATABASE_AWAY as problem:
+                _LOG.warning("an answer could not be recorded and will be again: %s", problem.orig)
+            waited_s = _RECORD_AGAIN.after(waited_s)
+            if self._stop.wait(waited_s):
+                raise _Stopping
 
     def _record(self, assessment_id: str, answer: dict[str, Any]) -> None:
         if "document" in answer:

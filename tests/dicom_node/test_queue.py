@@ -1,0 +1,95 @@
+"""What becomes of an answer: recorded whatever the database does meanwhile, and owed only while it holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from dicom_node.identity import identity_of
+from dicom_node.plans import register_plan
+from dicom_node.queue import Tools
+from dicom_node.serve import Node
+from dicom_node.settings import Destination
+from dicom_node.worklist import Entry, worklist
+
+
+@pytest.fixture
+def node(bench):
+    """A worker with one destination that takes everything."""
+    settings = replace(bench.settings, send=(Destination("PACS", "127.0.0.1", 104),))
+    tools = Tools(assess=bench.stand_in, send=lambda files, *_, **__: len(files))
+    node = Node(settings, parts=("worker",), tools=tools)
+    bench.nodes.append(node)
+    node.start()
+    return node
+
+
+def answer_with_objects(bench):
+    def answer(job):
+        (Path(job.out) / "dicom").mkdir(parents=True)
+        (Path(job.out) / "dicom" / "report.dcm").touch()
+        return bench.document("1.2")
+
+    return answer
+
+
+def arrive(bench, node, dataset) -> None:
+    path = bench.folder / f"{dataset.SOPInstanceUID}.dcm"
+    path.write_bytes(bench.file_bytes(dataset))
+    node.ledger.arrived(identity_of(dataset), path)
+
+
+def give_follow_up(bench, node) -> None:
+    patient = bench.patient()
+    register_plan(patient.plan_folder(bench.folder / "plan"), node.ledger, node.settings.data_folder)
+    for study, date in (("baseline", "20260105"), ("followup", "20260215")):
+        for dataset in patient.slices(study, date):
+            arrive(bench, node, dataset)
+
+
+def entry(bench, node) -> Entry:
+    uid = bench.patient().study_uid("followup")
+    return next(entry for entry in worklist(node.ledger) if entry.study.study_instance_uid == uid)
+
+
+def failing(monkeypatch, node, problem: Exception, times: int) -> list[str]:
+    """Makes recording an end fail so many times; the states that were to be recorded."""
+    tried: list[str] = []
+    ended = node.ledger.ended
+
+    def fail_first(assessment_id, state, **values):
+        tried.append(state)
+        if len(tried) <= times:
+            raise problem
+        ended(assessment_id, state, **values)
+
+    monkeypatch.setattr(node.ledger, "ended", fail_first)
+    return tried
+
+
+@pytest.mark.parametrize(
+    "problem", [OperationalError("UPDATE", {}, Exception("the server went away")), RuntimeError("a bug")]
+)
+def test_a_whole_result_is_recorded_and_owed_though_recording_failed_at_first(monkeypatch, bench, node, problem):
+    bench.stand_in.answer = answer_with_objects(bench)
+    tried = failing(monkeypatch, node, problem, times=1)
+    give_follow_up(bench, node)
+    record = bench.wait_until(lambda: (e := entry(bench, node)).state in ("done", "failed") and e.record)
+    assert (record.state, record.document) == ("done", bench.document("1.2"))
+    assert tried == ["done", "done"]
+    assert len(bench.stand_in.jobs) == 1
+    bench.wait_until(lambda: [send.state for send in node.ledger.sends(record.assessment_id)] == ["sent"])
+
+
+def test_an_answer_that_is_gone_says_why_it_could_not_be_recorded(monkeypatch, bench, node):
+    def answer(_):
+        raise ValueError("nothing to see")
+
+    bench.stand_in.answer = answer
+    failing(monkeypatch, node, RuntimeError("a bug"), times=1)
+    give_follow_up(bench, node)
+    bench.wait_until(lambda: entry(bench, node).state == "failed")
+    assert entry(bench, node).record.text == "the answer could not be recorded: a bug"
