@@ -260,9 +260,13 @@ class Ledger:
         return [Send(**row) for row in self._rows(SENDS, SENDS.c.assessment_id == assessment_id)]
 
     def owed(self) -> list[Send]:
-        """Everything that a destination has not taken yet, the oldest assessment first."""
-        ended = select(ASSESSMENTS.c.ended_at).where(ASSESSMENTS.c.assessment_id == SENDS.c.assessment_id)
-        query = select(SENDS).where(SENDS.c.state != "sent").order_by(ended.scalar_subquery(), SENDS.c.destination)
+        """Everything that a destination has not taken yet, the oldest assessment first; nothing that was superseded."""
+        query = (
+            select(SENDS)
+            .join(ASSESSMENTS, ASSESSMENTS.c.assessment_id == SENDS.c.assessment_id)
+            .where((SENDS.c.state != "sent") & ~ASSESSMENTS.c.superseded)
+            .order_by(ASSESSMENTS.c.ended_at, SENDS.c.destination)
+        )
         with self._engine.connect() as connection:
             return [Send(**row) for row in connection.execute(query).mappings()]
 

@@ -25,7 +25,7 @@ from dicom_node.ledger import Ledger
 from dicom_node.outbox import BackOff, Outbox
 from dicom_node.records import ENDED, AssessmentRecord
 from dicom_node.refusal import Refused
-from dicom_node.routing import Order, route
+from dicom_node.routing import Order, is_current, route
 from dicom_node.send import send_files
 from dicom_node.settings import Settings
 
@@ -214,6 +214,9 @@ class Worker:
     def _record(self, assessment_id: str, answer: dict[str, Any]) -> None:
         if "document" in answer:
             owed_to = [destination.name for destination in self._settings.send]
+            if not is_current(self._ledger.assessment(assessment_id), self._ledger):
+                _LOG.info("assessment %s is not sent: what it was made from has changed meanwhile", assessment_id[:16])
+                owed_to = []
             self._ledger.ended(assessment_id, "done", document=answer["document"], send_to=owed_to)
         elif "refused" in answer:
             self._ledger.ended(assessment_id, "refused", **answer["refused"])

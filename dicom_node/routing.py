@@ -99,6 +99,19 @@ def waits(plan: RegisteredPlan, studies: StudyIndex, ended: set[str]) -> Iterato
         earlier_open = earlier_open or study.study_instance_uid not in ended
 
 
+def is_current(record: AssessmentRecord, ledger: Ledger) -> bool:
+    """Whether the assessment still answers for its study: what went into it is as it was, and no newer one was made."""
+    if ledger.assessment(record.assessment_id).superseded:
+        return False
+    studies = StudyIndex(ledger.studies())
+    plan = next((plan for plan in ledger.plans() if plan.plan_id == record.plan_id), None)
+    study = studies.by_uid.get(record.study_instance_uid)
+    baseline = None if plan is None else studies.by_uid.get(plan.baseline_study_instance_uid)
+    if plan is None or study is None or baseline is None:
+        return False
+    return record.inputs == _inputs(study, baseline, plan, record.previous)
+
+
 def _next_due(
     plan: RegisteredPlan,
     studies: StudyIndex,
@@ -116,7 +129,7 @@ def _next_due(
         # Two studies of one day are not each other's past.
         previous = [name for acquired, name in done if acquired < str(study.acquired)]
         record = current.get((study.study_instance_uid, plan.plan_id))
-        inputs = _digest(study.study_instance_uid, study.revision, baseline.revision, plan.digest, previous)
+        inputs = _inputs(study, baseline, plan, previous)
         if record is None or record.inputs != inputs:
             number = 1 if record is None else record.number + 1
             return _new_assessment(study, plan, inputs=inputs, previous=previous, number=number, order=order)
@@ -149,6 +162,11 @@ def _new_assessment(
         queued_at=_NEW,
         ended_at=None,
     )
+
+
+def _inputs(study: Study, baseline: Study, plan: RegisteredPlan, previous: Sequence[str]) -> str:
+    """Names all that goes into an assessment. previous: the earlier ones it builds on, oldest first."""
+    return _digest(study.study_instance_uid, study.revision, baseline.revision, plan.digest, list(previous))
 
 
 def _digest(*parts: object) -> str:

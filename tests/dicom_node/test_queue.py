@@ -9,8 +9,10 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from dicom_node.identity import identity_of
+from dicom_node.outbox import BackOff
 from dicom_node.plans import register_plan
 from dicom_node.queue import Tools
+from dicom_node.send import NotSent
 from dicom_node.serve import Node
 from dicom_node.settings import Destination
 from dicom_node.worklist import Entry, worklist
@@ -93,3 +95,51 @@ def test_an_answer_that_is_gone_says_why_it_could_not_be_recorded(monkeypatch, b
     give_follow_up(bench, node)
     bench.wait_until(lambda: entry(bench, node).state == "failed")
     assert entry(bench, node).record.text == "the answer could not be recorded: a bug"
+
+
+@pytest.mark.parametrize("study", ["followup", "baseline"])
+def test_what_was_assessed_before_a_late_slice_came_is_not_owed(bench, node, study):
+    """A `complete` from part of a study must not reach the PACS."""
+    as_always = answer_with_objects(bench)
+    running: list[str] = []
+
+    def answer(job):
+        running.extend(record.assessment_id for record in node.ledger.current_assessments())
+        if len(bench.stand_in.jobs) == 1:
+            arrive(bench, node, bench.patient().slice(study, "20260105" if study == "baseline" else "20260215", 99))
+        return as_always(job)
+
+    bench.stand_in.answer = answer
+    give_follow_up(bench, node)
+    record = bench.wait_until(lambda: (e := entry(bench, node)).state == "done" and e.record.number == 2 and e.record)
+    first, second = running
+    assert second == record.assessment_id
+    assert node.ledger.sends(first) == []
+    bench.wait_until(lambda: [send.state for send in node.ledger.sends(record.assessment_id)] == ["sent"])
+
+
+def test_what_was_superseded_before_the_peer_took_it_is_not_owed_any_more(bench):
+    settings = replace(bench.settings, send=(Destination("PACS", "127.0.0.1", 104),))
+    away = True
+
+    def send(files, *_, **__):
+        if away:
+            raise NotSent("nobody there")
+        return len(files)
+
+    node = Node(
+        settings, parts=("worker",), tools=Tools(assess=bench.stand_in, send=send, back_off=BackOff(0.01, 0.05))
+    )
+    bench.nodes.append(node)
+    node.start()
+    bench.stand_in.answer = answer_with_objects(bench)
+    give_follow_up(bench, node)
+    first = bench.wait_until(lambda: [x.assessment_id for x in node.ledger.owed()])
+    arrive(bench, node, bench.patient().slice("followup", "20260215", 99))
+    bench.wait_until(lambda: (e := entry(bench, node)).state == "done" and e.record.number == 2)
+    second = bench.wait_until(lambda: [x.assessment_id for x in node.ledger.owed()])
+    assert len(second) == 1
+    assert second != first
+    away = False
+    bench.wait_until(lambda: node.ledger.owed() == [])
+    assert [x.state for x in node.ledger.sends(first[0])] == ["failed"]
