@@ -189,20 +189,22 @@ def _views(case: Case, transform: Transform, organ: FoundOrgan) -> list[LesionVi
 def _qualities(
     case: Case, halves: tuple[Transform, Transform], joined: Transform, where: Where
 ) -> list[RegistrationQuality]:
-    """One for each lesion, at its own tumor's surface; the agreement of the images is that around all of them."""
-    agreement = agreement_around(
-        case.followup.volume, case.plan.baseline, joined, zone=where.cut_followup, tumor=where.cut_baseline
-    )
-    surfaces = [surface_of_mask(x.tumor).vertices_lps_mm for x in case.plan.lesions]
-    return [
-        judge_registration(
-            halves,
+    """One for each lesion: the error at its own tumor's surface, the agreement of the images around it."""
+    out = []
+    for lesion in case.plan.lesions:
+        planned = box_of(joined.inverse_points((lesion.simulated_zone or lesion.tumor).points_lps_mm()))
+        agreement = agreement_around(
+            case.followup.volume,
+            case.plan.baseline,
             joined,
-            tumor_points_lps_mm=joined.inverse_points(points[:: max(1, len(points) // 1000)]),
-            agreement=agreement,
+            near=planned.grown(PRIOR_CUT_MM),
+            zone=where.cut_followup,
+            tumor=where.cut_baseline,
         )
-        for points in surfaces
-    ]
+        points = surface_of_mask(lesion.tumor).vertices_lps_mm
+        tumor_points = joined.inverse_points(points[:: max(1, len(points) // 1000)])
+        out.append(judge_registration(halves, joined, tumor_points_lps_mm=tumor_points, agreement=agreement))
+    return out
 
 
 def _assess_lesions(
@@ -229,6 +231,8 @@ def _study_reasons(case: Case, lesions: tuple[LesionAssessment, ...], organ: Fou
         notes.append(Reason("organ_mask_not_in_plan", f"Organ mask: {organ.how}."))
     if any(x.simulated_zone is None for x in case.plan.lesions):
         text = "The plan has no simulated zone; the tumor grown by the required margin stands for it."
+        if any(x.applicators and x.simulated_zone is None for x in case.plan.lesions):
+            text += " Its applicators and protocol are not simulated yet."
         notes.append(Reason("no_simulated_zone", text))
     return (*seen.values(), *notes)
 

@@ -111,6 +111,8 @@ class LesionAssessment:
     zone: Mask | None = None
     tumor: Mask | None = None
     uncovered: Mask | None = None
+    tissue_contraction_mm: float | None = None
+    """How far the zone's edge has moved inward with its tissue since the baseline, as the registration found it."""
 
 
 @dataclass(frozen=True, eq=False)

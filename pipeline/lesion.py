@@ -15,6 +15,7 @@ from pipeline.assessment import (
     SimulatedZoneComparison,
 )
 from pipeline.case import Case, Lesion, Outcome
+from pipeline.contraction import contraction_mm
 from pipeline.coverage import inside
 from pipeline.geometry import Geometry
 from pipeline.judge import earlier_clean, judge_lesion
@@ -23,7 +24,7 @@ from pipeline.measurement import measure_lesion
 from pipeline.organ import FoundOrgan
 from pipeline.progression import Scene, find_growth, find_nodules, find_uncovered
 from pipeline.segment import Surroundings, Zone, prior_scale, segment_zone
-from pipeline.surface import Level, Surface
+from pipeline.surface import Surface, level_of_mask
 from pipeline.transform import Transform, identity, resample_distance, sample, sample_distance
 from pipeline.volume import Mask, Volume
 
@@ -158,6 +159,7 @@ def assess_lesion(
         zone=found.mask.embedded_in(full),
         tumor=tumor.embedded_in(full),
         uncovered=(tumor - found.mask).embedded_in(full),
+        tissue_contraction_mm=contraction_mm(transform, found.mask),
     )
 
 
@@ -230,10 +232,10 @@ def _compared(view: LesionView, zone: Zone, tumor: Surface) -> SimulatedZoneComp
     assert view.lesion.simulated_zone is not None
     grid = zone.mask.geometry
     planned_mm = sample_distance(view.lesion.simulated_zone, view.baseline_points)
-    planned = Mask(planned_mm > 0, grid)
+    planned = Mask(inside(planned_mm), grid)
     total = planned.volume_ml + zone.mask.volume_ml
     dice = 2 * (planned & zone.mask).volume_ml / total if total else 0.0
-    margin = measure_margin(tumor, Level(planned_mm, grid))
+    margin = measure_margin(tumor, level_of_mask(planned))
     return SimulatedZoneComparison(planned.volume_ml, dice, margin.minimal_margin_mm)
 
 

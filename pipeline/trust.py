@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from pipeline.assessment import Reason, RegistrationQuality
 from pipeline.geometry import FloatArray, Geometry
+from pipeline.sampling import Box
 from pipeline.transform import Transform, identity, resample, resample_distance
 from pipeline.volume import Mask, Volume
 
@@ -18,6 +19,7 @@ LEAST_AGREEMENT = 0.6
 JACOBIAN_RANGE = (0.5, 1.8)
 MOST_EXPECTED_ERROR_MM = 4.0
 FINE_MM, COARSE_MM = 1.5, 10.0
+REACH_MM = 40.0
 _FLOOR_MM = 0.4  # what two halves of the same images share, and so cannot see in each other
 
 
@@ -67,22 +69,28 @@ def worst_of(qualities: list[RegistrationQuality]) -> RegistrationQuality:
 
 
 def agreement_around(
-    followup: Volume, baseline: Volume, transform: Transform, *, zone: Mask, tumor: Mask, reach_mm: float = 40.0
+    followup: Volume,
+    baseline: Volume,
+    transform: Transform,
+    *,
+    near: Box,
+    zone: Mask,
+    tumor: Mask,
 ) -> float:
-    """Correlation of the two images' detail within `reach_mm` of the lesion, lesion and zone left out, from -1 to 1.
+    """Correlation of the two images' detail within `REACH_MM` of a lesion, tumors and zones left out, from -1 to 1.
 
     Detail is what is left at 1.5 mm of smoothing after the average over 10 mm is taken off: vessels and edges, not the
-    body's gross shape, which strangers share. zone: in the follow-up's frame, tumor: in the baseline's. Surroundings
-    that the baseline does not show count as disagreement.
+    body's gross shape, which strangers share. near: the lesion's box and zone: all zones, in the follow-up's frame;
+    tumor: all tumors, in the baseline's. Surroundings that the baseline does not show count as disagreement.
     """
-    part = followup.crop(followup.geometry.box_around(zone.points_lps_mm(), pad_mm=reach_mm))
+    part = followup.crop(followup.geometry.box_around(near.corners(), pad_mm=REACH_MM))
     grid = part.geometry.resampled(np.maximum(part.geometry.spacing_mm, 2.0))
     same = identity(grid.frame_uid)
     low, high = (-50.0, 250.0) if followup.quantity == "ct_hu" else (-np.inf, np.inf)
-    near = ndimage.gaussian_filter(
+    sharp = ndimage.gaussian_filter(
         np.clip(part.voxels.astype(np.float32), low, high), FINE_MM / part.geometry.spacing_mm
     )
-    fixed = resample(Volume(near, part.geometry, part.quantity), grid, same)
+    fixed = resample(Volume(sharp, part.geometry, part.quantity), grid, same)
     moved = np.clip(resample(baseline, grid, transform), low, high)
     known = np.isfinite(moved) & np.isfinite(fixed)
     moved = ndimage.gaussian_filter(np.where(known, moved, 0.0), FINE_MM / grid.spacing_mm)

@@ -94,6 +94,7 @@ def _lesion(lesion: LesionAssessment) -> dict[str, Any]:
         "reasons": _reasons(lesion.reasons),
         "required_margin_mm": lesion.required_margin_mm,
         **_margin(lesion.margin),
+        "tissue_contraction_mm": lesion.tissue_contraction_mm,
         "simulated_zone": None
         if simulated is None
         else {

@@ -135,3 +135,10 @@ def test_a_vessel_at_the_thin_place_is_flagged(incomplete_phantom: Phantom) -> N
         found = assess(Case(replace(plan, vessel_mask=vessels), made.followup))
         codes.append("vessel_at_thin_margin" in [r.code for r in found.lesions[0].reasons])
     assert codes == [True, False]
+
+
+def test_a_vein_that_the_mask_leaves_out_is_no_capsule() -> None:
+    """A vein of 20 mm runs past the tumor and out of the organ at both ends."""
+    vein = np.hypot(POINTS[..., 0] - 18.5, POINTS[..., 1]) <= 10.0
+    organ = Mask((np.abs(POINTS[..., 1]) < 34.0) & ~vein, GRID)
+    assert depth_at(organ, np.array([[8.0, 0.0, 0.0]])).min() > 15

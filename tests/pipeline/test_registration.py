@@ -75,8 +75,9 @@ def test_agreement_tells_the_same_body_from_a_stranger(incomplete_phantom: Phant
     far = np.eye(4)
     far[:3, 3] = shift + np.array([40, 30, 20])
     zone = followup.truth.zone
-    good = agreement_around(volume, plan.baseline, replace(true, matrix=near), zone=zone, tumor=tumor)
-    bad = agreement_around(volume, plan.baseline, replace(true, matrix=far), zone=zone, tumor=tumor)
+    box = box_of(zone.points_lps_mm())
+    good = agreement_around(volume, plan.baseline, replace(true, matrix=near), near=box, zone=zone, tumor=tumor)
+    bad = agreement_around(volume, plan.baseline, replace(true, matrix=far), near=box, zone=zone, tumor=tumor)
     assert good > LEAST_AGREEMENT > bad
 
 
