@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicom_node.decode.files import INDEX_TAGS, quiet, read_header
-from dicom_node.digest import FileDigest, digest_of
+from dicom_node.digest import digest_of
 from dicom_node.identity import identity_of
 from dicom_node.ledger import Ledger
 from dicom_node.plans import register_plan
@@ -90,7 +90,13 @@ def _enter(waiting: list[tuple[Identity, Path]], ledger: Ledger, archive: Archiv
         same = before is not None and before.sop_instance_uid == identity.sop_instance_uid
         if before is not None and same and before.sha256 and before.seen == seen:
             continue
-        digest = digest_of(path) or FileDigest("", "")
+        try:
+            digest = digest_of(path)
+        except OSError as problem:
+            archive.passed_over.append(_unreadable(path, path, problem))
+            continue
+        if digest is None:  # it was taken away since the folder was walked
+            continue
         arrival = Arrival(identity, path, digest.dataset, seen, digest.head)
         if before is not None and same:
             _update(before, arrival, ledger)
@@ -117,7 +123,11 @@ def _compare(arrival: Arrival, ledger: Ledger, archive: Archive, data_folder: Pa
     entered = ledger.instance(arrival.identity.sop_instance_uid)
     if entered is None:
         return
-    stored = digest_of(data_folder / entered.path)
+    try:
+        stored = digest_of(data_folder / entered.path)
+    except OSError as problem:  # nothing can be said of it now, so the first one stays
+        archive.passed_over.append(_unreadable(arrival.path, Path(entered.path), problem))
+        return
     if stored is None:  # it was moved, or what had been received is lost
         if entered.sha256 in ("", arrival.sha256):
             ledger.noted(arrival)
@@ -132,6 +142,12 @@ def _compare(arrival: Arrival, ledger: Ledger, archive: Archive, data_folder: Pa
         ledger.conflict(arrival.identity, arrival.path, sha256=arrival.sha256)
         text = f"Another instance with the same UID lies at {entered.path}; the first one is used."
         archive.passed_over.append(PassedOver(arrival.path, "conflict", text))
+
+
+def _unreadable(path: Path, at_fault: Path, problem: OSError) -> PassedOver:
+    """A file that is passed over because it, or the one it is to be compared with, cannot be read now."""
+    cause = problem.strerror or "input error"
+    return PassedOver(path, "unreadable", f"{at_fault.name} cannot be read ({cause}); mend that and run batch again.")
 
 
 def _seen(path: Path) -> str:

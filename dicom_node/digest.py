@@ -21,14 +21,18 @@ class FileDigest:
 
 
 def digest_of(path: Path) -> FileDigest | None:
-    """The file's hashes; None where it cannot be read. A file without preamble and file meta is all data set."""
+    """The file's hashes; None where there is no such file. A file without preamble and file meta is all data set.
+
+    Raises OSError for a file that is there and cannot be read at the moment: a full descriptor table, a disk or a
+    network that is away. It must not be taken for lost.
+    """
     try:
         with path.open("rb") as file:
             start = _start_of_dataset(file)
             file.seek(0)
             head = hashlib.sha256(file.read(start)).hexdigest()
             return FileDigest(head, hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError:
+    except FileNotFoundError:
         return None
 
 

@@ -84,7 +84,7 @@ class Listener:
             _LOG.warning("an instance was not stored: %s", refused.text)
             return OUT_OF_RESOURCES if refused.code == "disk_full" else CANNOT_UNDERSTAND
         except OSError as problem:
-            _LOG.error("an instance could not be written: %s", problem.strerror)
+            _LOG.error("an instance was not stored: the data folder cannot be used: %s", problem.strerror)
             return OUT_OF_RESOURCES
         return SUCCESS
 

@@ -42,6 +42,9 @@ class Store:
         return relative
 
     def sha256(self, path: str) -> str | None:
-        """The hash of a stored instance's data set as it lies on the disk; None where it is not there any more."""
+        """The hash of a stored instance's data set as it lies on the disk; None where it is not there any more.
+
+        Raises OSError where it is there and cannot be read at the moment.
+        """
         digest = digest_of(self._root / path)
         return None if digest is None else digest.dataset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+import dicom_node.archive
 from dicom_node.batch import run_batch
 from dicom_node.child import ChildBroke
 from dicom_node.plans import register_plan
@@ -153,6 +155,49 @@ def test_results_are_sent_before_the_batch_ends(bench, archive):
     settings = replace(bench.settings, send=(Destination("PACS", "127.0.0.1", 104),))
     report = run_batch(archive, settings, Silent(), tools=Tools(assess=bench.stand_in, send=send))
     assert len(set(taken)) == len(taken) == len(report.assessed) == 3
+
+
+def test_a_file_that_cannot_be_read_just_now_changes_nothing(monkeypatch, bench, archive):
+    for name in ("copy", "other"):
+        (archive / name).unlink()
+    first = run(bench, archive)
+    for path in archive.iterdir():
+        os.utime(path)
+    digest = dicom_node.archive.digest_of
+    fell = []
+
+    def unreadable(path):
+        if path.name.startswith("x") and not fell:
+            fell.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return digest(path)
+
+    monkeypatch.setattr(dicom_node.archive, "digest_of", unreadable)
+    report = run(bench, archive)
+    assert report.assessed == first.assessed
+    told = [item for item in report.skipped if item["code"] == "unreadable"]
+    assert [item["path"] for item in told] == [str(fell[0])]
+    assert told[0]["text"] == f"{fell[0].name} cannot be read (Input/output error); mend that and run batch again."
+    assert run(bench, archive) == first
+    assert len(bench.stand_in.jobs) == 3
+
+
+def test_an_instance_whose_first_file_cannot_be_read_just_now_keeps_it(monkeypatch, bench, archive):
+    (archive / "other").unlink()
+    first = run(bench, archive)
+    (copied,) = [item for item in first.skipped if item["code"] == "duplicate"]
+    digest = dicom_node.archive.digest_of
+
+    def unreadable(path):
+        if str(path) in copied["text"]:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return digest(path)
+
+    monkeypatch.setattr(dicom_node.archive, "digest_of", unreadable)
+    report = run(bench, archive)
+    assert report.assessed == first.assessed
+    assert [item["path"] for item in report.skipped if item["code"] == "unreadable"] == [copied["path"]]
+    assert len(bench.stand_in.jobs) == 3
 
 
 def rewrite(archive: Path, change) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,30 @@ def test_a_stored_file_that_is_lost_or_damaged_is_healed_by_a_resend(bench, dama
     assert node.ledger.conflict_counts() == {}
     bench.wait_until(lambda: done(node, uid, revision=2))
     assert [len(job.followup) for job in bench.stand_in.jobs] == [3, 3]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.EACCES])
+def test_a_stored_file_that_cannot_be_read_just_now_is_not_taken_for_lost(monkeypatch, bench, number):
+    """Else a resend with other bytes would take the first instance's place."""
+    node = bench.node("listener")
+    original = bench.patient().slice("baseline", "20260105", 0)
+    assert send(node, [original]) == [0]
+    stored = node.settings.data_folder / node.ledger.instance(original.SOPInstanceUID).path
+    before, opened = stored.read_bytes(), Path.open
+
+    def unreadable(path, *arguments, **named):
+        if path == stored:
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", unreadable)
+        other = bench.patient().slice("baseline", "20260105", 0, fill=7)
+        assert send(node, [original, other]) == [0xA700, 0xA700]
+    assert stored.read_bytes() == before
+    assert send(node, [other]) == [0]
+    assert stored.read_bytes() == before
+    assert node.ledger.conflict_counts() == {bench.patient().study_uid("baseline"): 1}
 
 
 def test_what_an_archive_brought_may_come_again_by_c_store(bench):
