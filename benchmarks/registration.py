@@ -53,7 +53,7 @@ def pair(phantom: Phantom) -> Pair:
     truth, lesion = made.truth, plan.lesions[0]
     started = time.perf_counter()
     region = box_of(lesion.tumor.points_lps_mm())
-    start = rigid_start(made.volume, plan.baseline, region=region, device=torch.device("cpu"))
+    start = rigid_start(made.volume, plan.baseline, region=region)
     start_s = time.perf_counter() - started
     frame = made.volume.geometry.frame_uid
     inner = box_of(truth.zone.points_lps_mm())

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from dicom_node.results.place import check_place
@@ -54,22 +55,36 @@ def settings_in_use() -> dict[str, Any]:
     Nothing in a node's configuration is among them: it says where things lie, who may connect and how long to wait. So
     node, batch and command line give the same hash for the same method.
     """
+    from pipeline import assess, enhancement, lesion, measurement, organ_edge, register, surface, trust
     from pipeline.progression import ProgressionSettings
-    from pipeline.register import COARSE_LEVELS, FINE_LEVELS, PULL_PRIOR
     from pipeline.segment import SegmentSettings
-    from pipeline.trust import JACOBIAN_RANGE, LEAST_AGREEMENT, MOST_EXPECTED_ERROR_MM
 
     return {
+        "assess": _constants(assess),
         "register": {
-            "coarse_levels": [asdict(level) for level in COARSE_LEVELS],
-            "fine_levels": [asdict(level) for level in FINE_LEVELS],
-            "pull_prior": PULL_PRIOR,
+            **_constants(register),
+            "COARSE_LEVELS": [asdict(level) for level in register.COARSE_LEVELS],
+            "FINE_LEVELS": [asdict(level) for level in register.FINE_LEVELS],
         },
-        "trust": {
-            "least_agreement": LEAST_AGREEMENT,
-            "jacobian_range": list(JACOBIAN_RANGE),
-            "most_expected_error_mm": MOST_EXPECTED_ERROR_MM,
-        },
+        "trust": _constants(trust),
+        "enhancement": _constants(enhancement),
         "segment": asdict(SegmentSettings()),
+        "surface": _constants(surface),
+        "measurement": _constants(measurement),
+        "organ_edge": _constants(organ_edge),
+        "lesion": _constants(lesion),
         "progression": asdict(ProgressionSettings()),
     }
+
+
+def _constants(module: ModuleType) -> dict[str, Any]:
+    """A module's own numbers: names in capitals whose value is a number or a tuple of numbers."""
+    return {
+        name: value
+        for name, value in sorted(vars(module).items())
+        if name.lstrip("_").isupper() and isinstance(value, (int, float, tuple)) and _is_plain(value)
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    return all(_is_plain(v) for v in value) if isinstance(value, tuple) else isinstance(value, (int, float, str))

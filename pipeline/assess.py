@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from pipeline.assessment import Assessment, LesionAssessment, Reason, Registration, RegistrationQuality
 from pipeline.case import Case, Plan
@@ -57,7 +56,7 @@ def assess(
     watch.stage("organ")
     organ = _organ(case)
     watch.stage("register")
-    start = rigid_start(case.followup.volume, case.plan.baseline, region=_planned_box(case), device=torch.device("cpu"))
+    start = rigid_start(case.followup.volume, case.plan.baseline, region=_planned_box(case))
     unseen = [x.lesion_id for x in case.plan.lesions if not is_in_view(case, x, start)]
     if len(unseen) == len(case.plan.lesions):
         return _refused(case, _OUT_OF_VIEW, watch)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.contraction import Pull, pull_of
+from pipeline.device import device_of
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.sampling import (
     Box,
@@ -80,7 +81,13 @@ class Where:
 
 
 def deform_in_halves(
-    followup: Volume, baseline: Volume, starts: tuple[Transform, Transform], *, where: Where, levels: tuple[Level, ...]
+    followup: Volume,
+    baseline: Volume,
+    starts: tuple[Transform, Transform],
+    *,
+    where: Where,
+    levels: tuple[Level, ...],
+    device: str = "auto",
 ) -> tuple[Transform, Transform]:
     """Two registrations from disjoint halves of the samples, side by side; their mean is better than either.
 
@@ -88,7 +95,8 @@ def deform_in_halves(
     """
 
     def one(half: int) -> Transform:
-        return deform(followup, baseline, starts[half], where=replace(where, half=half), levels=levels, seed=half)
+        region = replace(where, half=half)
+        return deform(followup, baseline, starts[half], where=region, levels=levels, device=device)
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(one, (0, 1))
@@ -110,23 +118,26 @@ def deform(
     *,
     where: Where,
     levels: tuple[Level, ...],
-    seed: int = 0,
+    device: str = "auto",
 ) -> Transform:
     """`start` refined by the levels given; a spline that `start` already has is continued at its spacing.
 
-    Returns the map from follow-up to baseline points (LPS mm). Deterministic for a seed on one device.
+    Returns the map from follow-up to baseline points (LPS mm). Deterministic on the CPU. device: as `device_of`
+    takes it.
     """
+    there = device_of(device)
     grid, coefficients = _first_grid(start, where, levels[0])
-    generator = torch.Generator().manual_seed(seed)
+    coefficients = coefficients.to(there)
+    generator = torch.Generator().manual_seed(where.half or 0)
     for level in levels:
         while grid.spacing_mm[0] > 1.01 * level.control_mm:
             coefficients, grid = refined(coefficients, grid)
-        cost = _Cost.of(followup, baseline, start, where, level, grid)
+        cost = _Cost.of(followup, baseline, start, where, level, grid, there)
         coefficients, pulled_mm = cost.minimise(coefficients, generator)
         if where.zones:
             coefficients, grid = refined(coefficients, grid)
             for pull, size_mm in zip(cost.pulls, pulled_mm.tolist(), strict=True):
-                coefficients = coefficients + size_mm * torch.from_numpy(pull.coefficients_mm(grid)).float()
+                coefficients = coefficients + size_mm * torch.from_numpy(pull.coefficients_mm(grid)).to(coefficients)
     field = SplineField(coefficients.double().cpu().numpy(), grid)
     return replace(start, field=field)
 
@@ -152,8 +163,15 @@ class _Cost:
     pulls: tuple[Pull, ...]
 
     @staticmethod
-    def of(followup: Volume, baseline: Volume, start: Transform, where: Where, level: Level, grid: Geometry) -> _Cost:
-        device = torch.device("cpu")
+    def of(  # noqa: PLR0913 - what makes a cost
+        followup: Volume,
+        baseline: Volume,
+        start: Transform,
+        where: Where,
+        level: Level,
+        grid: Geometry,
+        device: torch.device,
+    ) -> _Cost:
         rigid = replace(start, field=None)
         fixed_box = where.box.grown(15.0)
         fixed_part = followup.crop(_index_box(followup.geometry, fixed_box))

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import fft
 
+from pipeline.device import device_of
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.sampling import Box, Field, Window, box_of, extent_of, field_of, lattice_in, smoothed, window_of
 from pipeline.similarity import negative_mutual_information, to_bins
@@ -21,18 +22,19 @@ _ROLLS_DEG = (0.0, -15.0, 15.0)
 _LEAST_OVERLAP = 0.3  # of the smaller image, for a translation to be considered
 
 
-def rigid_start(followup: Volume, baseline: Volume, *, region: Box, device: torch.device) -> Transform:
+def rigid_start(followup: Volume, baseline: Volume, *, region: Box, device: str = "auto") -> Transform:
     """The rigid map from follow-up to baseline, from several starts.
 
     region: the part of the baseline (LPS mm) that matters most; the second stage looks only there and 40 mm around.
     """
     starts = _translations(followup, baseline)
-    coarse = _Pair.of(followup, baseline, spacing_mm=6.0, device=device)
+    there = device_of(device)
+    coarse = _Pair.of(followup, baseline, spacing_mm=6.0, device=there)
     whole = extent_of(followup.geometry)
     with ThreadPoolExecutor(2) as pool:
         candidates = list(pool.map(lambda start: coarse.refine(start, whole, steps=40, rate=1.5), starts))
     best = min(candidates, key=lambda c: c[1])
-    fine = _Pair.of(followup, baseline, spacing_mm=3.0, device=device)
+    fine = _Pair.of(followup, baseline, spacing_mm=3.0, device=there)
     back = Transform(baseline.geometry.frame_uid, followup.geometry.frame_uid, best[0]).inverse_points
     near = box_of(back(region.corners())).grown(40.0).meet(whole)
     matrix, _ = fine.refine(best[0], near, steps=60, rate=0.8)

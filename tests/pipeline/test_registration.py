@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.device import device_of
 from pipeline.geometry import Geometry
 from pipeline.organ import find_organ
 from pipeline.phantom import Phantom
-from pipeline.register import COARSE_LEVELS, Where, bending_energy, deform, mean_of
+from pipeline.register import COARSE_LEVELS, FINE_LEVELS, Where, bending_energy, deform, deform_in_halves, mean_of
 from pipeline.rigid import rigid_start
 from pipeline.sampling import Box, box_of, extent_of, refined, smoothed, spline_grid
 from pipeline.transform import SplineField, Transform
@@ -30,7 +31,7 @@ def start(incomplete_phantom: Phantom) -> Transform:
     lesion = incomplete_phantom.plan.lesions[0]
     region = box_of(lesion.tumor.points_lps_mm())
     followup = incomplete_phantom.followups[0].followup.volume
-    found = rigid_start(followup, incomplete_phantom.plan.baseline, region=region, device=torch.device("cpu"))
+    found = rigid_start(followup, incomplete_phantom.plan.baseline, region=region)
     return found
 
 
@@ -60,7 +61,7 @@ def test_rigid_start_finds_a_far_origin(incomplete_phantom: Phantom) -> None:
     matrix[:3, 3] += (60.0, -45.0, 300.0)
     moved = Volume(baseline.voxels, replace(baseline.geometry, lps_from_index=matrix, frame_uid="other"), "ct_hu")
     region = box_of(incomplete_phantom.plan.lesions[0].tumor.points_lps_mm())
-    found = rigid_start(moved, baseline, region=region, device=torch.device("cpu"))
+    found = rigid_start(moved, baseline, region=region)
     middle = (region.low + region.high) / 2
     assert np.linalg.norm(found(middle + np.array([60.0, -45.0, 300.0])) - middle) < 1.0
 
@@ -130,3 +131,28 @@ def test_liver_is_grown_without_a_mask(incomplete_phantom: Phantom) -> None:
     truth = plan.organ_mask.volume_ml
     assert 0.6 * truth < found.mask.volume_ml < 1.4 * truth
     assert find_organ(plan.baseline, plan.lesions[0].tumor, organ="bone").mask is None
+
+
+def test_auto_is_the_accelerator_where_there_is_one() -> None:
+    assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert device_of("cpu").type == "cpu"
+    with pytest.raises(RuntimeError, match="device"):
+        device_of("abacus")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
+def test_the_same_transform_on_the_accelerator(incomplete_phantom: Phantom) -> None:
+    plan, volume = incomplete_phantom.plan, incomplete_phantom.followups[0].followup.volume
+    truth = incomplete_phantom.followups[0].truth
+    region = box_of(plan.lesions[0].tumor.points_lps_mm())
+    start = rigid_start(volume, plan.baseline, region=region, device="cpu")
+    around = box_of(truth.zone.points_lps_mm()).grown(40.0)
+    where = Where(around, (around,), None, plan.lesions[0].tumor, truth.zone, zones=(truth.zone,))
+    points = truth.landmarks_followup_lps_mm
+    found = []
+    for device in ("cpu", "cuda"):
+        halves = (start, start)
+        for levels in (COARSE_LEVELS, FINE_LEVELS):
+            halves = deform_in_halves(volume, plan.baseline, halves, where=where, levels=levels, device=device)
+        found.append(mean_of(*halves)(points))
+    assert np.linalg.norm(found[0] - found[1], axis=1).max() < 0.1
