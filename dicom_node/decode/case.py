@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from dicom_node.decode.choose import Chosen, Wanted, choose
+from dicom_node.decode.choose import Chosen, Wanted, check_slices, choose
 from dicom_node.decode.dates import acquired_on
 from dicom_node.decode.files import Header, Scan, quiet, scan
 from dicom_node.decode.plan import PlanFile, load_plan, read_plan_file
@@ -101,6 +101,7 @@ def _baseline(headers: Sequence[Header], plan_file: PlanFile) -> tuple[Acquisiti
     if not series.acquisitions:
         raise refusal_of(series, "The baseline series")
     if len(series.acquisitions) == 1:
+        check_slices(series.acquisitions[0])
         return series.acquisitions[0], read_volume(series.acquisitions[0])
     axes = series.acquisitions[0].frames[0].normal_lps
     chosen = choose(own, Wanted(plan_file.organ, own[0], _AROUND_MM, axes))

@@ -34,6 +34,8 @@ _MADE_UP = (
 )  # fmt: skip
 #: Slices further from the axial plane than this are no axial series.
 _AXIAL_COSINE = float(np.cos(np.radians(30)))
+#: In fewer slices than this nothing lies between its neighbors, and no edge can be placed.
+_LEAST_SLICES = 3
 #: A look at the contrast needs no thinner slices than this.
 _LOOK_MM = 5.0
 #: Noise, scaled to one slice thickness, above this many times the least of the same phase: a sharp kernel.
@@ -111,6 +113,7 @@ def choose(headers: Sequence[Header], wanted: Wanted) -> Chosen:
                 fit.append((series, acquisition))
     for series, acquisition in fit:
         try:
+            check_slices(acquisition)
             candidates.append(_looked_at(series, acquisition, only=len(fit) == 1))
         except Refused as problem:
             problems.append(problem)
@@ -140,6 +143,13 @@ def why_unfit(acquisition: Acquisition, wanted: Wanted) -> str:
     if extent < wanted.extent_mm:
         return f"covers {extent:.0f} mm only; {wanted.extent_mm:.0f} mm are needed."
     return ""
+
+
+def check_slices(acquisition: Acquisition) -> None:
+    """Raises Refused ``too_few_slices`` for fewer than three: nothing can be judged in them."""
+    count = min(len(acquisition.frames), acquisition.geometry.shape[0])
+    if count < _LEAST_SLICES:
+        raise Refused("too_few_slices", f"{title(acquisition)} has {count} slices only; send the whole series.")
 
 
 def _looked_at(series: Series, acquisition: Acquisition, *, only: bool) -> Candidate:

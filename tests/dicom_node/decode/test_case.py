@@ -110,6 +110,10 @@ def test_one_slice_only(made_case):
     assert refused(made_case, baseline=sorted(made_case.baseline.iterdir())[:1]) == "one_slice"
 
 
+def test_two_slices_of_the_baseline_only(made_case):
+    assert refused(made_case, baseline=sorted(made_case.baseline.iterdir())[:2]) == "too_few_slices"
+
+
 def test_a_followup_before_the_procedure(made_case):
     document = copy.deepcopy(made_case.document)
     document["procedure"]["date"] = "20260403"

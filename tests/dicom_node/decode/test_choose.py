@@ -81,6 +81,18 @@ def test_a_series_that_covers_too_little(study):
     assert any("part" in line and "covers 16 mm only" in line for line in chosen.choice.considered)
 
 
+@pytest.mark.parametrize("slices", [2, 3])
+def test_two_slices_are_too_few_however_thick(study, slices):
+    headers = study(thick={"shape": (slices, 16, 16), "step_mm": (0, 0, 20.0), "tags": AGENT})
+    if slices == 3:
+        assert choose(headers, wanted(headers)).volume.voxels.shape[0] == 3
+        return
+    with pytest.raises(Refused) as refused:
+        choose(headers, wanted(headers))
+    assert refused.value.code == "too_few_slices"
+    assert "2 slices only" in refused.value.text
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
