@@ -273,6 +273,37 @@ def test_gaps_wider_than_the_slices_are_not_filled_in(kit, read):
     assert code_of(read(images)) == "uneven_gaps"
 
 
+@pytest.mark.parametrize(
+    ("thickness", "gap", "found"),
+    [
+        (1.0, 10.0, "refused"),
+        (1.25, 2.5, "refused"),
+        (5.0, 6.5, "refused"),
+        (5.0, 6.0, "told"),
+        (2.5, 3.0, "told"),
+        (3.0, 3.3, "nothing"),
+        (3.0, 2.0, "nothing"),
+        (None, 10.0, "nothing"),
+    ],
+)
+def test_even_slices_with_gaps_between_them(kit, read, thickness, gap, found):
+    series = kit.Series(kit.ramp(8), step_mm=(0, 0, gap), tags={"SliceThickness": thickness})
+    result = read(series.images())
+    if found == "refused":
+        assert code_of(result) == "gaps_between_slices"
+        assert f"{gap - thickness:.1f} mm between them were not scanned" in result.refused[0].text
+    else:
+        codes = [note.code for note in notes_of(result, only(result))]
+        assert codes == (["gaps_between_slices"] if found == "told" else [])
+
+
+def test_gaps_between_tilted_slices(kit, read):
+    angle = np.radians(20)
+    axes = (1, 0, 0, 0, np.cos(angle), -np.sin(angle))
+    series = kit.Series(kit.ramp(8), axes=axes, step_mm=(0, 0, 10.0), tags={"SliceThickness": 1.0})
+    assert code_of(read(series.images())) == "gaps_between_slices"
+
+
 def test_slices_shifted_sideways(kit, read):
     series = kit.Series(kit.ramp(8))
     images = [series.image(k, ImagePositionPatient=[-10 + 8 * (k % 2), -20, 2 * k]) for k in range(8)]
