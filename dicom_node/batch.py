@@ -15,6 +15,7 @@ from dicom_node.ledger import ARCHIVE_PRIORITY, Ledger, open_ledger
 from dicom_node.queue import Tools
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order, StudyIndex, due
+from dicom_node.schema import reaching
 from dicom_node.serve import WORKER_ONLY, Node
 from dicom_node.settings import Settings
 from dicom_node.worklist import Entry, worklist
@@ -53,20 +54,21 @@ def run_batch(source: Path, settings: Settings, progress: Progress, *, tools: To
 
     Results and state live in the data folder of the settings. What is done there already is not done again; what
     failed is tried once more. If a node already works on that data folder, it does the work. Raises `Refused` for a
-    source in which there is neither DICOM nor a plan.
+    source in which there is neither DICOM nor a plan, and where the database cannot be used.
     """
     if source.is_file() and source.name.upper() == "DICOMDIR":
         source = source.parent
     ledger = open_ledger(settings)
     try:
-        files = files_of(source, leave_out=settings.data_folder)
-        progress.begin("reading the archive", len(files))
-        archive = enter_archive(files, ledger, settings.data_folder, step=progress.step)
-        if not archive.studies and not archive.plans:
-            raise Refused("nothing_found", f"There is neither a DICOM study nor a plan in {source}.")
-        ledger.reopen_failed()
-        _assess_all(archive, settings, ledger, progress, tools)
-        return _report(archive, ledger, settings.data_folder)
+        with reaching(settings.ledger_url):
+            files = files_of(source, leave_out=settings.data_folder)
+            progress.begin("reading the archive", len(files))
+            archive = enter_archive(files, ledger, settings.data_folder, step=progress.step)
+            if not archive.studies and not archive.plans:
+                raise Refused("nothing_found", f"There is neither a DICOM study nor a plan in {source}.")
+            ledger.reopen_failed()
+            _assess_all(archive, settings, ledger, progress, tools)
+            return _report(archive, ledger, settings.data_folder)
     finally:
         ledger.close()
 

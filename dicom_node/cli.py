@@ -228,12 +228,14 @@ def _files(folder: Path) -> list[Path]:
 @contextmanager
 def _ledger(config: Path | None) -> Iterator[tuple[Settings, Ledger]]:
     from dicom_node.ledger import open_ledger
+    from dicom_node.schema import reaching
     from dicom_node.settings import load_settings
 
     settings = load_settings(config)
     ledger = open_ledger(settings)
     try:
-        yield settings, ledger
+        with reaching(settings.ledger_url):
+            yield settings, ledger
     finally:
         ledger.close()
 

@@ -24,7 +24,7 @@ from dicom_node.records import (
     SendState,
     Study,
 )
-from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, PLANS, SENDS, STUDIES, open_engine
+from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, PLANS, SENDS, STUDIES, open_engine, reaching
 from dicom_node.settings import Settings
 
 ROUTED_PRIORITY = 1
@@ -270,8 +270,6 @@ class Ledger:
         with self._engine.connect() as connection:
             return [Send(**row) for row in connection.execute(query).mappings()]
 
-    # -- SQL
-
     def _rows(self, table: Table, where: Any = None) -> list[dict[str, Any]]:
         query = select(table) if where is None else select(table).where(where)
         with self._engine.connect() as connection:
@@ -286,9 +284,10 @@ class Ledger:
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """The node's ledger, its data folder made where it is missing."""
+    """The node's ledger, its data folder made where it is missing. Raises `Refused` ("database_unreachable")."""
     settings.data_folder.mkdir(parents=True, exist_ok=True)
-    return Ledger(settings.ledger_url, clock=time.time)
+    with reaching(settings.ledger_url):
+        return Ledger(settings.ledger_url, clock=time.time)
 
 
 def _instance(row: Mapping[str, Any]) -> Instance:

@@ -11,6 +11,7 @@ from typing import Any
 from pydicom.uid import AllTransferSyntaxes
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.identity import read_identity
 from dicom_node.ledger import Ledger
@@ -85,6 +86,9 @@ class Listener:
             return OUT_OF_RESOURCES if refused.code == "disk_full" else CANNOT_UNDERSTAND
         except OSError as problem:
             _LOG.error("an instance was not stored: the data folder cannot be used: %s", problem.strerror)
+            return OUT_OF_RESOURCES
+        except SQLAlchemyError as problem:  # the sender may come again; 0xC211 would tell it not to
+            _LOG.error("an instance was not stored: the database cannot be used: %s", problem)
             return OUT_OF_RESOURCES
         return SUCCESS
 

@@ -26,6 +26,7 @@ from dicom_node.outbox import BackOff, Outbox
 from dicom_node.records import ENDED, AssessmentRecord
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order, is_current, route
+from dicom_node.schema import reaching
 from dicom_node.send import send_files
 from dicom_node.settings import Settings
 
@@ -78,7 +79,10 @@ class Worker:
         self._router = threading.Thread(target=self._route_until_stopped, name="router", daemon=True)
 
     def start(self) -> None:
-        """Launch the engine, which takes up what an earlier process left unfinished."""
+        """Launch the engine, which takes up what an earlier process left unfinished.
+
+        Raises `Refused` ("database_unreachable"); then nothing is left running.
+        """
         config: DBOSConfig = {
             "name": "marginwatch",
             "system_database_url": self._settings.queue_url,
@@ -87,12 +91,17 @@ class Worker:
             "log_level": "CRITICAL",
             "notification_listener_polling_interval_sec": 1.0,
         }
-        DBOS(config=config)
-        self._register_workflows()
-        DBOS.launch()
-        DBOS.register_queue(
-            "assess", worker_concurrency=self._settings.worker.concurrency, polling_interval_sec=_POLL_EVERY_S
-        )
+        try:
+            with reaching(self._settings.queue_url):
+                DBOS(config=config)
+                self._register_workflows()
+                DBOS.launch()
+                DBOS.register_queue(
+                    "assess", worker_concurrency=self._settings.worker.concurrency, polling_interval_sec=_POLL_EVERY_S
+                )
+        except Refused:
+            DBOS.destroy(destroy_registry=True)
+            raise
         self._router.start()
         self._outbox.start()
 

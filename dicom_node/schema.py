@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from sqlalchemy import (
     Boolean,
     Column,
@@ -15,9 +19,13 @@ from sqlalchemy import (
     create_engine,
     event,
     inspect,
+    make_url,
     text,
 )
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateColumn
+
+from dicom_node.refusal import Refused
 
 METADATA = MetaData()
 
@@ -104,13 +112,41 @@ SENDS = Table(
 
 
 def open_engine(url: str) -> Engine:
-    """An engine on the ledger's database, its tables made where they are missing."""
+    """An engine on the ledger's database, its tables made where they are missing. Raises SQLAlchemyError."""
     engine = create_engine(url, pool_pre_ping=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
     METADATA.create_all(engine)
     _add_missing_columns(engine)
     return engine
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Turns what a database raises in the block into `Refused` ("database_unreachable") that says what to do.
+
+    url: the database's. Its password is never shown.
+    """
+    try:
+        yield
+    except SQLAlchemyError as problem:
+        cause = str(getattr(problem, "orig", None) or problem).split("\n", 1)[0].rstrip(".")
+        raise Refused("database_unreachable", _what_to_do(url, problem, cause)) from problem
+
+
+def _what_to_do(url: str, problem: SQLAlchemyError, cause: str) -> str:
+    if not url.startswith("sqlite"):
+        try:
+            shown = make_url(url).set(drivername="postgresql").render_as_string(hide_password=True)
+        except (ArgumentError, ValueError):
+            shown = "of database.url"
+        return f"The database {shown} cannot be used ({cause}); start it, or correct database.url in the configuration."
+    file = Path(url.removeprefix("sqlite:///"))
+    if isinstance(problem, OperationalError):
+        todo = "check that its folder can be written, has room, and that no other program keeps it locked"
+    else:
+        todo = f"restore {file.parent} from a backup, or move ledger.sqlite* and queue.sqlite* out of it to begin anew"
+    return f"The database {file} cannot be used ({cause}); {todo}."
 
 
 def _add_missing_columns(engine: Engine) -> None:

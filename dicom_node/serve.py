@@ -53,7 +53,9 @@ class Node:
             self._page = _Page(settings.review, self.ledger, settings)
 
     def start(self) -> None:
-        """Raises `Refused` when a port is taken or another worker has the data folder; then nothing is left running."""
+        """Raises `Refused` when a port is taken, another worker has the data folder, or the queue's database cannot be
+        used; then nothing is left running.
+        """
         if self._worker is not None and not self._lock.acquire():
             self.ledger.close()
             raise Refused("worker_running", f"Another worker is already running on {self.settings.data_folder}.")

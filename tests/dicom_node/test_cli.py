@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DatabaseError
 from typer.testing import CliRunner
 
 import dicom_node.assessing
 from dicom_node.cli import app, main
+from dicom_node.ledger import Ledger
 from dicom_node.refusal import Refused
 
 
@@ -134,6 +136,49 @@ def test_a_wrong_setting_is_status_1_with_its_name(monkeypatch, capsys, bench):
     status, _, err = invoke(monkeypatch, capsys, "serve", "--config", str(config))
     assert status == 1
     assert err == "marginwatch: node.toml: unknown key review.prot; did you mean review.port?.\n"
+
+
+DAMAGED = (
+    'data_folder = "data"',
+    "The database {data}/ledger.sqlite cannot be used (file is not a database); restore {data} from a backup, or move "
+    "ledger.sqlite* and queue.sqlite* out of it to begin anew.",
+)
+AWAY = (
+    'data_folder = "data"\n[database]\nurl = "postgresql://someone:secret@127.0.0.1:1/marginwatch"',
+    "The database postgresql://someone:***@127.0.0.1:1/marginwatch cannot be used (connection failed: connection to "
+    'server at "127.0.0.1", port 1 failed: Connection refused); start it, or correct database.url in the configuration.',
+)
+
+
+@pytest.mark.parametrize(("settings", "text"), [DAMAGED, AWAY])
+@pytest.mark.parametrize("command", [["plan", "list"], ["plan", "add", "{plan}"], ["serve"], ["batch", "{plan}"]])
+def test_a_database_that_cannot_be_used_is_status_1_with_what_to_do(
+    monkeypatch, capsys, bench, command, settings, text
+):
+    config = bench.folder / "node.toml"
+    config.write_text(settings)
+    data = bench.folder / "data"
+    data.mkdir()
+    (data / "ledger.sqlite").write_bytes(b"no database " * 1000)
+    plan = str(bench.patient().plan_folder(bench.folder / "plan"))
+    arguments = [plan if argument == "{plan}" else argument for argument in command]
+    status, out, err = invoke(monkeypatch, capsys, *arguments, "--config", str(config))
+    assert (status, out) == (1, "")
+    assert err == f"marginwatch: {text.format(data=data)}\n"
+
+
+def test_a_ledger_that_proves_damaged_only_when_read_is_status_1_too(monkeypatch, capsys, bench):
+    bench.ledger().close()
+    config = bench.folder / "node.toml"
+    config.write_text('data_folder = "data"')
+
+    def plans(_):
+        raise DatabaseError("SELECT", {}, Exception("database disk image is malformed"))
+
+    monkeypatch.setattr(Ledger, "plans", plans)
+    status, out, err = invoke(monkeypatch, capsys, "plan", "list", "--config", str(config))
+    assert (status, out) == (1, "")
+    assert "(database disk image is malformed); restore " in err
 
 
 def test_batch_on_an_empty_folder_is_status_1(monkeypatch, capsys, bench):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pynetdicom import AE
+from sqlalchemy.exc import OperationalError
 
 from dicom_node.archive import enter_archive, files_of
 from dicom_node.child import ChildBroke
@@ -151,6 +152,20 @@ def test_a_stored_file_that_cannot_be_read_just_now_is_not_taken_for_lost(monkey
     assert send(node, [other]) == [0]
     assert stored.read_bytes() == before
     assert node.ledger.conflict_counts() == {bench.patient().study_uid("baseline"): 1}
+
+
+def test_a_database_that_is_away_asks_the_sender_to_come_again(monkeypatch, bench):
+    node = bench.node("listener")
+
+    def away(*_, **__):
+        raise OperationalError("INSERT", {}, Exception("the server closed the connection"))
+
+    dataset = bench.patient().slice("baseline", "20260105", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(node.ledger, "arrived", away)
+        assert send(node, [dataset]) == [0xA700]
+    assert send(node, [dataset]) == [0]
+    assert node.ledger.instance(dataset.SOPInstanceUID) is not None
 
 
 def test_what_an_archive_brought_may_come_again_by_c_store(bench):

@@ -12,6 +12,7 @@ from dicom_node.identity import identity_of
 from dicom_node.outbox import BackOff
 from dicom_node.plans import register_plan
 from dicom_node.queue import Tools
+from dicom_node.refusal import Refused
 from dicom_node.send import NotSent
 from dicom_node.serve import Node
 from dicom_node.settings import Destination
@@ -143,3 +144,20 @@ def test_what_was_superseded_before_the_peer_took_it_is_not_owed_any_more(bench)
     away = False
     bench.wait_until(lambda: node.ledger.owed() == [])
     assert [x.state for x in node.ledger.sends(first[0])] == ["failed"]
+
+
+def test_a_queue_that_cannot_be_used_is_refused_and_a_mended_one_starts(bench):
+    queue = bench.settings.data_folder / "queue.sqlite"
+    queue.parent.mkdir()
+    queue.write_bytes(b"no database " * 1000)
+    with pytest.raises(Refused, match=r"queue.sqlite cannot be used \(file is not a database\); restore ") as refused:
+        Node(bench.settings, parts=("worker",)).start()
+    assert refused.value.code == "database_unreachable"
+    queue.unlink()
+    bench.node("worker")
+
+
+def test_a_database_that_cannot_be_opened_asks_for_its_folder(bench):
+    (bench.settings.data_folder / "ledger.sqlite").mkdir(parents=True)
+    with pytest.raises(Refused, match=r"\(unable to open database file\); check that its folder can be written"):
+        Node(bench.settings, parts=("worker",))
