@@ -33,8 +33,12 @@ _ROUND = 0.2
 _SPREAD_HU = 60.0
 #: Unenhanced blood has 35 to 65 HU, by its hematocrit; enhanced blood stays above that for the length of a study.
 BLOOD_UNENHANCED_HU = 75.0
+#: From here on a dark liver does not make the aorta doubtful.
+_BLOOD_SURELY_ENHANCED_HU = 100.0
 #: A liver below this is not filled yet, or fatty.
 _LIVER_UNENHANCED_HU = 75.0
+#: A liver from this on is enhanced even where no aorta shows it; iron or amiodarone can bring an unenhanced one close.
+LIVER_SURELY_ENHANCED_HU = 100.0
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,13 @@ def _judged(aorta_hu: float | None, liver_hu: float | None) -> PhaseEstimate:
         return PhaseEstimate(phase, aorta_hu, liver_hu, f"The image shows {found}.")
 
     if aorta_hu is None:
-        return answer("enhanced" if liver_hu is not None and liver_hu >= 85 else "unknown")
+        return answer("enhanced" if liver_hu is not None and liver_hu >= LIVER_SURELY_ENHANCED_HU else "unknown")
     if aorta_hu < BLOOD_UNENHANCED_HU:
-        return answer("unenhanced" if liver_hu is None or liver_hu < _LIVER_UNENHANCED_HU else "unknown")
+        return answer("unenhanced")  # whatever the liver: iron and amiodarone brighten it without contrast
     if liver_hu is None:
         return answer("arterial" if aorta_hu > 280 else "enhanced")
+    if aorta_hu < _BLOOD_SURELY_ENHANCED_HU and liver_hu < _LIVER_UNENHANCED_HU:
+        return answer("unknown")
     ratio = aorta_hu / liver_hu
     if ratio >= 2.5 and aorta_hu >= 180:
         return answer("arterial")

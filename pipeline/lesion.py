@@ -17,6 +17,7 @@ from pipeline.assessment import (
 from pipeline.case import Case, Lesion, Outcome
 from pipeline.contraction import contraction_mm
 from pipeline.coverage import inside
+from pipeline.enhancement import LIVER_SURELY_ENHANCED_HU
 from pipeline.geometry import Geometry
 from pipeline.judge import earlier_clean, judge_lesion
 from pipeline.margin import measure_margin
@@ -35,7 +36,7 @@ ROI_MM = 30.0
 #: 24 h later, a CT series of 26 ablations), so growth counts only against a later zone. The three weeks are this
 #: project's own choice.
 GROWTH_COUNTS_AFTER_DAYS = 21
-#: Blood and liver without contrast stay below this on CT.
+#: Livers without contrast stay below this on CT, but for iron and amiodarone, so it bears out tags, no more.
 UNENHANCED_LIVER_HU = 75.0
 
 
@@ -105,7 +106,8 @@ def segment(case: Case, view: LesionView) -> Zone | Reason:
     if not isinstance(found, Zone) or not unproven:
         return found
     if case.plan.organ == "liver":
-        missing = found.intensities.organ < UNENHANCED_LIVER_HU
+        told = case.followup.phase == "enhanced"
+        missing = found.intensities.organ < (UNENHANCED_LIVER_HU if told else LIVER_SURELY_ENHANCED_HU)
     else:
         missing = case.followup.phase == "unknown"
     if missing:

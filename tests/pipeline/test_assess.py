@@ -8,16 +8,29 @@ import numpy as np
 import pytest
 
 from pipeline.assess import assess
-from pipeline.assessment import Assessment
-from pipeline.case import Case, EarlierFollowUp, EarlierLesion
+from pipeline.assessment import Assessment, Reason
+from pipeline.case import Case, ContrastPhase, EarlierFollowUp, EarlierLesion
 from pipeline.geometry import Geometry
+from pipeline.lesion import LesionView, segment
 from pipeline.phantom import Phantom, make_phantom
 from pipeline.phantom_stories import story
-from pipeline.volume import Mask, Volume
+from pipeline.segment import Surroundings, Zone
+from pipeline.volume import Mask, Volume, signed_distance_mm
 
 
 def run(phantom: Phantom, number: int = 0, previous: tuple[EarlierFollowUp, ...] = ()) -> Assessment:
     return assess(Case(phantom.plan, phantom.followups[number].followup, previous))
+
+
+def true_view(phantom: Phantom) -> tuple[Case, LesionView]:
+    """The lesion on the follow-up where it truly lies."""
+    made = phantom.followups[0]
+    box = made.followup.volume.geometry.box_around(made.truth.zone.points_lps_mm(), pad_mm=30.0)
+    image = made.followup.volume.crop(box)
+    zone_mm, tumor_mm = (signed_distance_mm(mask)[box] for mask in (made.truth.zone, made.truth.tumor))
+    around = Surroundings(zone_mm, tumor_mm, None, 0.8)
+    case = Case(phantom.plan, made.followup)
+    return case, LesionView(phantom.plan.lesions[0], image, around, image.geometry.grid_lps())
 
 
 def earlier(assessment: Assessment) -> EarlierFollowUp:
@@ -73,6 +86,25 @@ def test_unenhanced_is_not_assessable(incomplete_phantom: Phantom) -> None:
     assert [r.code for r in found.reasons] == ["unenhanced_followup"]
     assert found.needs_review
     assert found.lesions[0].margin is None
+
+
+@pytest.mark.parametrize(
+    ("phase", "organ_hu", "assessed"),
+    [("enhanced", 82.0, True), ("unknown", 82.0, False), ("enhanced", 60.0, False), ("unknown", 110.0, True)],
+)
+def test_a_liver_bears_out_tags_and_proves_contrast_alone_only_where_very_bright(
+    incomplete_phantom: Phantom, phase: ContrastPhase, organ_hu: float, assessed: bool
+) -> None:
+    """82 HU may be iron or amiodarone."""
+    case, view = true_view(incomplete_phantom)
+    unshifted = segment(case, view)
+    assert isinstance(unshifted, Zone)
+    shift = np.float32(organ_hu - unshifted.intensities.organ)
+    image = Volume(view.image.voxels + shift, view.image.geometry, "ct_hu")
+    followup = replace(case.followup, phase=phase)
+    found = segment(replace(case, followup=followup), replace(view, image=image))
+    assert isinstance(found, Zone) if assessed else isinstance(found, Reason)
+    assert isinstance(found, Zone) or found.code == "contrast_phase_missing"
 
 
 def test_another_body_is_refused() -> None:

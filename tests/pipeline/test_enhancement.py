@@ -58,6 +58,17 @@ def test_contrast_taken_down_reads_as_unenhanced(folder):
     assert estimate.phase == "unenhanced", estimate
 
 
+@pytest.mark.parametrize("folder", ["cases/dev1/baseline", "cases/dev3/followup-1"])
+def test_a_liver_bright_by_amiodarone_or_iron_is_no_contrast(folder):
+    """Only the liver keeps its brightness."""
+    scan = read_volume(acquisition(folder, "", 0))
+    liver_hu = estimate_phase(scan).liver_hu
+    # what is as bright as the liver stays, at 90 HU; blood, kidneys and spleen fall to what they are without contrast
+    dark = recolored(scan, lambda hu: np.where(np.abs(hu - liver_hu) < 18, 90 + 0.3 * (hu - liver_hu), 48.0))
+    estimate = estimate_phase(dark)
+    assert estimate.phase == "unenhanced", estimate
+
+
 def test_contrast_washed_out_reads_as_delayed():
     volume = recolored(read_volume(acquisition("cases/dev3/baseline", "", 0)), lambda hu: 88 + 0.25 * (hu - 100))
     assert estimate_phase(volume).phase == "delayed"
@@ -121,7 +132,11 @@ def test_an_mr_is_not_judged(venous):
         (60, 62, "unenhanced"),
         (40, None, "unenhanced"),
         (40, 30, "unenhanced"),
-        (60, 110, "unknown"),
+        (60, 110, "unenhanced"),
+        (45, 82, "unenhanced"),
+        (74, 130, "unenhanced"),
+        (78, 55, "unknown"),
+        (105, 55, "portal_venous"),
         (350, 75, "arterial"),
         (350, None, "arterial"),
         (220, 65, "arterial"),
@@ -132,6 +147,7 @@ def test_an_mr_is_not_judged(venous):
         (110, 95, "delayed"),
         (150, None, "enhanced"),
         (None, 110, "enhanced"),
+        (None, 90, "unknown"),
         (None, 55, "unknown"),
         (None, None, "unknown"),
     ],
