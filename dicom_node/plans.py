@@ -25,7 +25,7 @@ def register_plan(
     objects: SOP Instance UID → file, where the objects were already looked for; else the plan's folder is searched.
     A plan with the same id and other content replaces the earlier one, and its follow-ups are assessed anew.
     Raises `Refused` as an assessment would, for a wrong `plan.json` and for a region that is not there, is empty, or
-    cannot be read; whether a region lies in the baseline's frame is told when that is there.
+    cannot be read; whether a region lies in the baseline's frame and in its scan is told when that is there.
     """
     plan = read_plan_file(source / "plan.json" if source.is_dir() else source)
     regions = region_source(plan, objects)

@@ -114,7 +114,7 @@ def load_plan(plan_file: PlanFile, baseline: Volume) -> Plan:
     """The plan with its regions read, in the baseline's frame.
 
     Raises Refused, naming the key: region_missing, region_wrong_frame, region_unreadable, empty_region,
-    patient_mismatch.
+    patient_mismatch, tumor_outside_baseline, region_outside_baseline.
     """
     source = region_source(plan_file)
     grid = baseline.geometry
@@ -130,16 +130,14 @@ def load_plan(plan_file: PlanFile, baseline: Volume) -> Plan:
                 lesion_id=lesion.lesion_id,
                 required_margin_mm=lesion.required_margin_mm,
                 tumor=_tumor(lesion.tumor, source, grid),
-                simulated_zone=None
-                if lesion.simulated_zone is None
-                else read_region(lesion.simulated_zone, source, grid),
+                simulated_zone=_within(lesion.simulated_zone, source, grid),
                 applicators=lesion.applicators,
                 protocol=lesion.protocol,
             )
             for lesion in plan_file.lesions
         ),
-        organ_mask=None if plan_file.organ_mask is None else read_region(plan_file.organ_mask, source, grid),
-        vessel_mask=None if plan_file.vessel_mask is None else read_region(plan_file.vessel_mask, source, grid),
+        organ_mask=_within(plan_file.organ_mask, source, grid),
+        vessel_mask=_within(plan_file.vessel_mask, source, grid),
     )
 
 
@@ -148,6 +146,20 @@ def _tumor(ref: RegionRef, source: RegionSource, baseline: Geometry) -> Mask:
     mask = read_region(ref, source, baseline)
     if not bool(baseline.contains(mask.centroid_lps_mm)):
         raise Refused("tumor_outside_baseline", f"{ref.key} lies outside the baseline scan; check the baseline series.")
+    return mask
+
+
+def _within(ref: RegionRef | None, source: RegionSource, baseline: Geometry) -> Mask | None:
+    """Another region, where the plan names it. Raises Refused ``region_outside_baseline`` where no voxel of it lies in
+    the baseline scan.
+    """
+    if ref is None:
+        return None
+    mask = read_region(ref, source, baseline)
+    if not baseline.contains(mask.points_lps_mm()).any():
+        raise Refused(
+            "region_outside_baseline", f"{ref.key} lies outside the baseline scan; check the baseline series."
+        )
     return mask
 
 

@@ -59,11 +59,16 @@ def read_region(ref: RegionRef, source: RegionSource, baseline: Geometry) -> Mas
         voxels, geometry = _read(ref, source, baseline)
     if not voxels.any():
         raise _empty(ref)
-    return _placed(voxels, geometry, baseline)
+    mask = _placed(voxels, geometry, baseline)
+    if mask.is_empty:  # a region on tilted slices, put on the baseline's grid
+        text = "nothing of the region is left on the baseline scan: it lies outside it, or is thinner than its voxels"
+        raise Refused("empty_region", f"{ref.key}: {text}; check the baseline series or draw it again.")
+    return mask
 
 
 def check_region(ref: RegionRef, source: RegionSource) -> None:
-    """Raises Refused as `read_region` does, for all that can be told without the baseline: not its frame."""
+    """Raises Refused as `read_region` does, for all that can be told without the baseline: not whether it lies in
+    its frame and its scan."""
     with _reading(ref):
         if ref.path is not None:
             found = bool(_nifti(ref, source.folder, "")[0].any())

@@ -146,7 +146,8 @@ DAMAGED = (
 AWAY = (
     'data_folder = "data"\n[database]\nurl = "postgresql://someone:secret@127.0.0.1:1/marginwatch"',
     "The database postgresql://someone:***@127.0.0.1:1/marginwatch cannot be used (connection failed: connection to "
-    'server at "127.0.0.1", port 1 failed: Connection refused); start it, or correct database.url in the configuration.',
+    'server at "127.0.0.1", port 1 failed: Connection refused); start it, or correct database.url in the '
+    "configuration.",
 )
 
 

@@ -190,6 +190,20 @@ def test_a_tumor_outside_the_baseline(made_case, kit):
     assert refused(made_case) == "tumor_outside_baseline"
 
 
+@pytest.mark.parametrize("key", ["simulated_zone", "organ_mask", "vessel_mask"])
+def test_a_region_outside_the_baseline_is_named(made_case, key):
+    """Drawn on another scan of the same frame, far from this one."""
+    far = np.eye(4)
+    far[:3, 3] = 900.0
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), far), made_case.plan.parent / "far.nii.gz")
+    where = made_case.document["lesions"][0] if key == "simulated_zone" else made_case.document
+    where[key] = {"path": "far.nii.gz"}
+    made_case.write_plan()
+    with pytest.raises(Refused, match=rf"{key} lies outside the baseline scan") as problem:
+        read(made_case)
+    assert problem.value.code == "region_outside_baseline"
+
+
 def test_dates_shifted_apart_are_those_of_the_study(made_case, kit):
     shutil.rmtree(made_case.followup)
     kit.write([made_case.followup_series.image(k, AcquisitionDate="20010101") for k in range(20)], made_case.followup)

@@ -294,6 +294,24 @@ def test_a_region_on_tilted_slices_is_put_on_the_upright_grid(kit, read, tmp_pat
     assert mask.volume_ml == pytest.approx(sheared_ml, rel=0.1)
 
 
+def thread():
+    out = np.zeros((16, 24, 24), bool)
+    out[7:10, 12, 12] = True
+    return out
+
+
+@pytest.mark.parametrize(
+    ("drawn", "origin_mm"),
+    [(np.ones((16, 24, 24), bool), (400.0, 400.0, 400.0)), (thread(), (-10.0, -20.0, 30.0))],
+    ids=["outside", "thinner than a voxel"],
+)
+def test_a_tilted_region_of_which_nothing_is_left_on_the_baseline_is_refused(kit, read, baseline, drawn, origin_mm):
+    column = (0.0, float(np.cos(0.3)), float(-np.sin(0.3)))
+    tilted = kit.Series(np.zeros((16, 24, 24), np.int16), axes=(1, 0, 0, *column), origin_mm=origin_mm)
+    coarse = baseline.resampled((8.0, 8.0, 8.0))
+    assert refused(read, segment(kit), kit.segmentation(tilted, {1: drawn}), grid=coarse) == "empty_region"
+
+
 def test_header_of_a_region_is_read_without_its_pixels(kit, tmp_path):
     path = kit.save(kit.segmentation(kit.Series(np.zeros(SHAPE, np.int16)), {1: ball()}), tmp_path / "seg")
     assert "PixelData" not in read_header(path).dataset
