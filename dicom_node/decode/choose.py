@@ -14,7 +14,7 @@ from dicom_node.decode.series import Acquisition, Series, read_series, read_volu
 from dicom_node.refusal import Refused
 from dicom_node.study import SeriesChoice
 from pipeline.case import ContrastPhase, Organ
-from pipeline.enhancement import BLOOD_UNENHANCED_HU, PhaseEstimate, estimate_phase
+from pipeline.enhancement import estimate_phase
 from pipeline.volume import Volume
 
 #: Best phase first. Liver zones are judged on portal venous images, where parenchyma is brightest against the zone
@@ -161,23 +161,16 @@ def _looked_at(series: Series, acquisition: Acquisition, *, only: bool) -> Candi
 
 
 def contrast_phase(acquisition: Acquisition, volume: Volume) -> tuple[ContrastPhase, str]:
-    """The phase and how it is known: from the image for CT, where that fails and for MR from the contrast tags."""
+    """The phase and how it is known: from the image for CT; where that fails, and for MR, from the contrast tags.
+
+    Tags are copied between series, so they tell at most ``enhanced``.
+    """
     header = acquisition.header
     agent = header.text("ContrastBolusAgent") or ("ContrastBolusAgentSequence" in header.dataset and "contrast") or ""
-    estimate: PhaseEstimate | None = None
     if volume.quantity == "ct_hu":
         estimate = estimate_phase(volume)
-        if estimate.phase not in ("unknown", "enhanced"):
+        if estimate.phase != "unknown":
             return estimate.phase, estimate.reason
-        # Tags are copied between series: they are not believed where the image shows blood without contrast.
-        if estimate.aorta_hu is not None and estimate.aorta_hu < BLOOD_UNENHANCED_HU:
-            return "unknown", f"{estimate.reason} Its tags speak of contrast, its image does not."
-    delay = seconds_after_injection(header)
-    if delay is not None and estimate is not None:
-        by_time: ContrastPhase = "arterial" if delay < 50 else "portal_venous" if delay < 110 else "delayed"
-        return by_time, f"It was acquired {delay:.0f} s after the contrast injection."
-    if estimate is not None and estimate.phase == "enhanced":
-        return "enhanced", estimate.reason
     if agent.upper() in ("NO", "NONE", "NOT APPLIED", "UNENHANCED", "WITHOUT"):
         return "unenhanced", "Its tags say that no contrast agent was given."
     if agent:
@@ -185,6 +178,14 @@ def contrast_phase(acquisition: Acquisition, volume: Volume) -> tuple[ContrastPh
     if volume.quantity == "mr_signal" and "ContrastBolusAgent" in header.dataset:
         return "unenhanced", "Its tags name no contrast agent."
     return "unknown", "Neither its tags nor its image tell the contrast phase."
+
+
+def _phase_by_time(acquisition: Acquisition) -> ContrastPhase:
+    """The phase by the time since the injection: enough to prefer one enhanced series to another, no proof."""
+    delay = seconds_after_injection(acquisition.header)
+    if delay is None:
+        return "enhanced"
+    return "arterial" if delay < 50 else "portal_venous" if delay < 110 else "delayed"
 
 
 def _noise(volume: Volume) -> float:
@@ -202,14 +203,19 @@ def _noise(volume: Volume) -> float:
 
 
 def _rank(candidate: Candidate, candidates: Sequence[Candidate], wanted: Wanted) -> tuple[float, ...]:
-    """Smaller is better: phase, the baseline's MR weighting, no sharp kernel, coverage, thin slices, small pixels."""
+    """Smaller is better: phase, the baseline's MR weighting, phase by time where only contrast is certain, no sharp
+    kernel, coverage, thin slices, small pixels.
+    """
     same = [c for c in candidates if c.phase == candidate.phase]
     sharp = candidate.noise > _SHARP * min(c.noise for c in same)
     longest = max(_extent(c) for c in same)
     short = _extent(candidate) < 0.6 * longest
+    phases = PHASES[wanted.organ]
+    by_time = _phase_by_time(candidate.acquisition) if candidate.phase == "enhanced" else candidate.phase
     return (
-        PHASES[wanted.organ].index(candidate.phase),
+        phases.index(candidate.phase),
         float(_other_weighting(candidate.acquisition.header, wanted.like)),
+        phases.index(by_time),
         float(sharp),
         float(short),
         round(candidate.spacing_mm, 2),

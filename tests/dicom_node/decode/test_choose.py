@@ -10,6 +10,7 @@ from dicom_node.decode.dates import seconds_after_injection
 from dicom_node.decode.files import read_header, scan
 from dicom_node.decode.series import read_series, read_volume
 from dicom_node.refusal import Refused
+from pipeline.volume import Volume
 
 
 def wanted(headers, **changes):
@@ -146,10 +147,34 @@ def test_implausible_injection_times_are_not_trusted(kit, tmp_path, start, acqui
     assert seconds_after_injection(header) == seconds
 
 
-@pytest.mark.parametrize(
-    ("acquired", "phase"), [("100030", "arterial"), ("100110", "portal_venous"), ("100500", "delayed")]
-)
-def test_injection_times_help_where_the_image_does_not(study, acquired, phase):
-    headers = study(narrow={"tags": {"ContrastBolusStartTime": "100000", "AcquisitionTime": acquired}})
+@pytest.mark.parametrize("acquired", ["100030", "100110", "100500"])
+def test_tags_alone_prove_no_more_than_that_contrast_was_given(study, acquired):
+    """Agent and times may be copied from another series; `enhanced` is looked at again around the lesion."""
+    times = {"ContrastBolusStartTime": "100000", "AcquisitionTime": acquired}
+    for name, tags, phase in (("both", {**AGENT, **times}, "enhanced"), ("times", times, "unknown")):
+        headers = [header for header in study(**{name: {"tags": tags}}) if header.text("SeriesDescription") == name]
+        (acquisition,) = read_series(headers).acquisitions
+        assert contrast_phase(acquisition, read_volume(acquisition))[0] == phase
+
+
+def test_injection_times_choose_among_enhanced_series(study):
+    headers = study(
+        **{
+            name: {"tags": {**AGENT, "ContrastBolusStartTime": "100000", "AcquisitionTime": acquired}}
+            for name, acquired in (("early", "100030"), ("venous", "100110"), ("late", "100500"))
+        }
+    )
+    chosen = choose(headers, wanted(headers))
+    assert (chosen.choice.series_description, chosen.phase) == ("venous", "enhanced")
+
+
+def test_an_unenhanced_liver_without_aorta_is_not_called_portal_venous_by_its_tags(shared):
+    """A real scan cropped to the liver, made as dark as without contrast, with the tags of the venous series."""
+    headers = scan([shared / "cases" / "dev1" / "baseline"]).headers
     (acquisition,) = read_series(headers).acquisitions
-    assert contrast_phase(acquisition, read_volume(acquisition))[0] == phase
+    for frame in acquisition.frames:
+        frame.header.dataset.ContrastBolusStartTime, frame.header.dataset.AcquisitionTime = "100000", "100110"
+    volume = read_volume(acquisition)
+    part = volume.crop((slice(None), slice(100, 260), slice(60, 190)))
+    dark = Volume(np.where(part.voxels > 52, 52, part.voxels), part.geometry, "ct_hu")
+    assert contrast_phase(acquisition, dark)[0] == "enhanced"
