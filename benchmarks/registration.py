@@ -17,6 +17,7 @@ import SimpleITK as sitk
 import torch
 from document import goal, options, report
 
+from pipeline.bias_field import evened
 from pipeline.geometry import FloatArray
 from pipeline.itk import image_from
 from pipeline.phantom import Phantom, make_phantom
@@ -97,8 +98,9 @@ def _grown(mask: Mask, grid: Any, by_mm: float) -> Mask:
 def ours(work: Pair) -> Map:
     """The product's two stages: coarse, then fine in two halves."""
     halves = (work.start, work.start)
+    followup, baseline = evened(work.followup), evened(work.baseline)
     for levels in (COARSE_LEVELS, FINE_LEVELS):
-        halves = deform_in_halves(work.followup, work.baseline, halves, where=work.where, levels=levels)
+        halves = deform_in_halves(followup, baseline, halves, where=work.where, levels=levels)
     return mean_of(*halves)
 
 

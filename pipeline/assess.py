@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.assessment import Assessment, LesionAssessment, Reason, Registration, RegistrationQuality
+from pipeline.bias_field import evened
 from pipeline.case import Case, Plan
 from pipeline.geometry import Geometry
 from pipeline.judge import most_urgent, needs_review
@@ -54,6 +55,7 @@ def assess(
         text = "Ablation zones in the lung are not assessed yet: they are denser than the organ and change otherwise."
         return _refused(case, Reason("organ_not_supported", text), watch)
     watch.stage("organ")
+    case = _evened(case)
     organ = _organ(case)
     watch.stage("register")
     start = rigid_start(case.followup.volume, case.plan.baseline, region=_planned_box(case))
@@ -86,6 +88,12 @@ def assess(
         lesions=lesions,
         timing_s=watch.done(),
     )
+
+
+def _evened(case: Case) -> Case:
+    """The case with MR images free of shading."""
+    followup = replace(case.followup, volume=evened(case.followup.volume))
+    return replace(case, followup=followup, plan=replace(case.plan, baseline=evened(case.plan.baseline)))
 
 
 class _Watch:
