@@ -37,7 +37,7 @@ def read_previous(
                 "previous_of_another_plan", f"The earlier result {name} belongs to another plan; leave it out."
             )
         days = document.get("days_since_procedure")
-        if not isinstance(days, int):
+        if isinstance(days, bool) or not isinstance(days, int):
             raise _unreadable(name)
         if days >= before_days:
             raise Refused(
@@ -53,9 +53,11 @@ def read_previous(
 def _document(folder: Path) -> dict[str, Any]:
     try:
         document = json.loads((folder / "assessment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise _unreadable(folder.name) from problem
     if not isinstance(document, dict) or not isinstance(document.get("lesions"), list):
+        raise _unreadable(folder.name)
+    if not isinstance(document.get("registration"), dict | None):
         raise _unreadable(folder.name)
     return document
 
@@ -66,8 +68,7 @@ def _unreadable(name: str) -> Refused:
 
 def _earlier(folder: Path, document: dict[str, Any], days: int, baseline_frame_uid: str) -> EarlierFollowUp:
     frame_uid = str(document.get("series_instance_uid") or folder.name)
-    zone_file = folder / "zone.nii.gz"
-    labels = read_nifti(zone_file, frame_uid, "the earlier result") if zone_file.is_file() else None
+    labels = _labels(folder, frame_uid)
     lesions = []
     for number, item in enumerate(document["lesions"], 1):
         if not isinstance(item, dict) or item.get("outcome") not in get_args(Outcome):
@@ -77,6 +78,18 @@ def _earlier(folder: Path, document: dict[str, Any], days: int, baseline_frame_u
     accepted = (document.get("registration") or {}).get("accepted", False)
     transform = _transform(folder, baseline_frame_uid, frame_uid) if accepted else None
     return EarlierFollowUp(days, tuple(lesions), transform)
+
+
+def _labels(folder: Path, frame_uid: str) -> tuple[NDArray[Any], Geometry] | None:
+    """The label of each voxel and the grid of `zone.nii.gz`; None where no zone was found."""
+    path = folder / "zone.nii.gz"
+    if not path.is_file():
+        return None
+    try:
+        return read_nifti(path, frame_uid, "the earlier result")
+    except Refused as problem:
+        text = f"The zone of the earlier result {folder.name} cannot be read; assess it again."
+        raise Refused("previous_unreadable", text) from problem
 
 
 def _zone(labels: tuple[NDArray[Any], Geometry], number: int, lesions: Sequence[Any]) -> Mask | None:
@@ -103,7 +116,7 @@ def _transform(folder: Path, baseline_frame_uid: str, frame_uid: str) -> Transfo
         return transform_from_itk(
             sitk.ReadTransform(str(path)), to_frame_uid=baseline_frame_uid, from_frame_uid=frame_uid
         )
-    except (RuntimeError, ValueError) as problem:
+    except (RuntimeError, ValueError, AttributeError) as problem:  # AttributeError: another kind of transform
         raise Refused(
             "previous_unreadable", f"The transform of the earlier result {folder.name} cannot be read; assess it again."
         ) from problem

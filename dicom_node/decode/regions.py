@@ -164,7 +164,10 @@ def read_nifti(path: Path, frame_uid: str, key: str) -> tuple[NDArray[Any], Geom
     matrix = _LPS_FROM_RAS @ image.affine
     matrix[:3, :3] = matrix[:3, 2::-1]
     voxels = np.ascontiguousarray(values.T)
-    return voxels, Geometry((voxels.shape[0], voxels.shape[1], voxels.shape[2]), matrix, frame_uid)
+    try:
+        return voxels, Geometry((voxels.shape[0], voxels.shape[1], voxels.shape[2]), matrix, frame_uid)
+    except ValueError as problem:
+        raise Refused("region_unreadable", f"{key}: {path.name} lies on no regular grid ({problem}).") from problem
 
 
 def _placed(voxels: NDArray[np.bool_], geometry: Geometry, baseline: Geometry) -> Mask:

@@ -287,6 +287,9 @@ def test_an_earlier_result_without_an_accepted_registration(made_case, tmp_path,
         ({"days_since_procedure": "ten"}, "previous_unreadable"),
         ({"lesions": [{"lesion_id": "L1", "outcome": "fine"}]}, "previous_unreadable"),
         ({"lesions": None}, "previous_unreadable"),
+        ({"registration": "x"}, "previous_unreadable"),
+        ({"registration": [1]}, "previous_unreadable"),
+        ({"days_since_procedure": True}, "previous_unreadable"),
     ],
 )
 def test_earlier_results_that_do_not_fit(made_case, tmp_path, labels, changes, code):
@@ -300,6 +303,33 @@ def test_an_earlier_result_given_twice_or_broken(made_case, tmp_path, labels):
     assert refused(made_case, previous=[tmp_path / "nowhere"]) == "previous_unreadable"
     (folder / "baseline_from_followup.h5").write_bytes(b"broken")
     assert refused(made_case, previous=[folder]) == "previous_unreadable"
+
+
+def flat_zone(folder):
+    image = nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), None)
+    image.set_sform(np.diag([1.0, 1.0, 0.0, 1.0]), code=1)
+    nib.save(image, folder / "zone.nii.gz")
+
+
+def deep_document(folder):
+    (folder / "assessment.json").write_text("[" * 200_000)
+
+
+def other_transform(folder):
+    affine = sitk.AffineTransform(3)
+    both = sitk.CompositeTransform([affine, sitk.TranslationTransform(3)])
+    sitk.WriteTransform(both, str(folder / "baseline_from_followup.h5"))
+
+
+@pytest.mark.parametrize(
+    "spoil", [flat_zone, lambda folder: (folder / "zone.nii.gz").write_bytes(b"x"), deep_document, other_transform]
+)
+def test_an_earlier_result_with_a_broken_file(made_case, tmp_path, labels, spoil):
+    folder = earlier_result(tmp_path / "old", lesions=[{"lesion_id": "L1", "outcome": "complete"}], labels=labels)
+    spoil(folder)
+    with pytest.raises(Refused, match=r"[Tt]he earlier result old") as problem:
+        read(made_case, previous=[folder])
+    assert problem.value.code == "previous_unreadable"
 
 
 @pytest.mark.parametrize("name", ["dev1", "dev2", "dev3", "dev4", "dev5"])
