@@ -168,7 +168,7 @@ def _lesion(node: Node) -> PlannedLesion:
         required=("lesion_id", "required_margin_mm", "tumor"), optional=("simulated_zone", "applicators", "protocol")
     )
     return PlannedLesion(
-        lesion_id=node.child("lesion_id").text(),
+        lesion_id=node.child("lesion_id").name(),
         required_margin_mm=node.child("required_margin_mm").number(least=0),
         tumor=_region(node.child("tumor")),
         simulated_zone=_region(node.child("simulated_zone")) if node.has("simulated_zone") else None,
