@@ -110,6 +110,8 @@ def serve(
     parts = tuple(part for part in PARTS if not only or part in _names(only))
     if unknown := _names(only) - set(PARTS):
         raise typer.BadParameter(f"{sorted(unknown)[0]} is not one of {', '.join(PARTS)}", param_hint="--only")
+    if not parts:
+        raise typer.BadParameter(f"names no part; give some of {', '.join(PARTS)}", param_hint="--only")
     logging.getLogger("marginwatch").setLevel(logging.INFO)
     node = Node(load_settings(config), parts=parts)
     node.start()

@@ -93,6 +93,14 @@ def test_a_full_disk_is_status_1_with_one_sentence(monkeypatch, capsys, folders)
     assert err == "marginwatch: Cannot read or write zone.nii.gz: No space left on device.\n"
 
 
+def test_only_with_no_part_left_is_wrong_usage(monkeypatch, capsys):
+    """A node of no parts would wait for ever."""
+    monkeypatch.setattr("dicom_node.cli._until_told_to_stop", lambda: pytest.fail("a node of no parts was started"))
+    status, out, err = invoke(monkeypatch, capsys, "serve", "--only", " , ")
+    assert (status, out) == (2, "")
+    assert "names no part" in err
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["assess"], ["nothing"], ["assess", "--plan", "/nowhere"], ["serve", "--only", "x"]]
 )
