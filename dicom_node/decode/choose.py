@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dicom_node.decode.contrast import contrast_told
 from dicom_node.decode.dates import seconds_after_injection
 from dicom_node.decode.files import Header
 from dicom_node.decode.series import Acquisition, Series, read_series, read_volume, refusal_of
@@ -114,7 +115,7 @@ def choose(headers: Sequence[Header], wanted: Wanted) -> Chosen:
     for series, acquisition in fit:
         try:
             check_slices(acquisition)
-            candidates.append(_looked_at(series, acquisition, only=len(fit) == 1))
+            candidates.append(_looked_at(series, acquisition, wanted.organ, only=len(fit) == 1))
         except Refused as problem:
             problems.append(problem)
             lines.append(f"{title(acquisition)}: {problem.text}")
@@ -152,32 +153,32 @@ def check_slices(acquisition: Acquisition) -> None:
         raise Refused("too_few_slices", f"{title(acquisition)} has {count} slices only; send the whole series.")
 
 
-def _looked_at(series: Series, acquisition: Acquisition, *, only: bool) -> Candidate:
+def _looked_at(series: Series, acquisition: Acquisition, organ: Organ, *, only: bool) -> Candidate:
     spacing = float(acquisition.geometry.spacing_mm[0])
     every = 1 if only else max(1, int(_LOOK_MM // spacing))
     volume = read_volume(acquisition, every=every)
-    phase, reason = contrast_phase(acquisition, volume)
+    phase, reason = contrast_phase(acquisition, volume, organ)
     return Candidate(series, acquisition, phase, reason, _noise(volume), volume if every == 1 else None)
 
 
-def contrast_phase(acquisition: Acquisition, volume: Volume) -> tuple[ContrastPhase, str]:
+def contrast_phase(acquisition: Acquisition, volume: Volume, organ: Organ) -> tuple[ContrastPhase, str]:
     """The phase and how it is known: from the image for CT; where that fails, and for MR, from the contrast tags.
 
-    Tags are copied between series, so they tell at most ``enhanced``.
+    Tags are copied between series, so they tell at most ``enhanced``, and for CT only in the liver, whose brightness is
+    looked at again around the lesion (`pipeline.lesion.segment`).
     """
-    header = acquisition.header
-    agent = header.text("ContrastBolusAgent") or ("ContrastBolusAgentSequence" in header.dataset and "contrast") or ""
     if volume.quantity == "ct_hu":
         estimate = estimate_phase(volume)
         if estimate.phase != "unknown":
             return estimate.phase, estimate.reason
-    if agent.upper() in ("NO", "NONE", "NOT APPLIED", "UNENHANCED", "WITHOUT"):
-        return "unenhanced", "Its tags say that no contrast agent was given."
-    if agent:
-        return "enhanced", "Its tags name a contrast agent."
-    if volume.quantity == "mr_signal" and "ContrastBolusAgent" in header.dataset:
-        return "unenhanced", "Its tags name no contrast agent."
-    return "unknown", "Neither its tags nor its image tell the contrast phase."
+    told, reason = contrast_told(acquisition)
+    if told is False:
+        return "unenhanced", reason
+    if told is None:
+        return "unknown", f"Neither its tags nor its image tell the contrast phase. {reason}"
+    if volume.quantity == "ct_hu" and organ != "liver":
+        return "unknown", f"{reason} No aorta is in view that would bear them out."
+    return "enhanced", reason
 
 
 def _phase_by_time(acquisition: Acquisition) -> ContrastPhase:

@@ -154,7 +154,7 @@ def test_tags_alone_prove_no_more_than_that_contrast_was_given(study, acquired):
     for name, tags, phase in (("both", {**AGENT, **times}, "enhanced"), ("times", times, "unknown")):
         headers = [header for header in study(**{name: {"tags": tags}}) if header.text("SeriesDescription") == name]
         (acquisition,) = read_series(headers).acquisitions
-        assert contrast_phase(acquisition, read_volume(acquisition))[0] == phase
+        assert contrast_phase(acquisition, read_volume(acquisition), "liver")[0] == phase
 
 
 def test_injection_times_choose_among_enhanced_series(study):
@@ -177,4 +177,4 @@ def test_an_unenhanced_liver_without_aorta_is_not_called_portal_venous_by_its_ta
     volume = read_volume(acquisition)
     part = volume.crop((slice(None), slice(100, 260), slice(60, 190)))
     dark = Volume(np.where(part.voxels > 52, 52, part.voxels), part.geometry, "ct_hu")
-    assert contrast_phase(acquisition, dark)[0] == "enhanced"
+    assert contrast_phase(acquisition, dark, "liver")[0] == "enhanced"
