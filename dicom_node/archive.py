@@ -22,11 +22,12 @@ _LARGEST_PLAN_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A file of the archive that nothing can be made of, and why."""
+    """A file of the archive that nothing can be made of, and why. is_plan: whether it would have been a plan."""
 
     path: Path
     code: str
     text: str
+    is_plan: bool = False
 
 
 @dataclass
@@ -75,7 +76,7 @@ def enter_archive(
             try:
                 archive.plans.add(register_plan(file, ledger, data_folder, objects=objects).plan_id)
             except Refused as refused:
-                archive.passed_over.append(PassedOver(file, refused.code, refused.text))
+                archive.passed_over.append(PassedOver(file, refused.code, refused.text, is_plan=True))
     archive.passed_over.sort(key=lambda item: item.path)
     return archive
 

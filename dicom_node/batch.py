@@ -43,10 +43,20 @@ class BatchReport:
 
     assessed: list[dict[str, Any]]
     skipped: list[dict[str, Any]]
+    plans_refused: int = 0
 
     @property
-    def any_failed(self) -> bool:
-        return any(item["code"] == "failed" for item in self.skipped)
+    def refused(self) -> int:
+        """How many follow-ups were refused."""
+        return self._count("refused")
+
+    @property
+    def failed(self) -> int:
+        """How many follow-ups could not be assessed for a fault of ours; the next run tries them once more."""
+        return self._count("failed")
+
+    def _count(self, state: str) -> int:
+        return sum(1 for item in self.skipped if item.get("state") == state)
 
 
 def run_batch(source: Path, settings: Settings, progress: Progress, *, tools: Tools | None = None) -> BatchReport:
@@ -147,6 +157,6 @@ def _report(archive: Archive, ledger: Ledger, data_folder: Path) -> BatchReport:
             continue
         why = shown["error"] or {"code": entry.state, "text": _WHY_NOT.get(entry.state, "It was not assessed.")}
         item = {"study_instance_uid": entry.study.study_instance_uid, "patient_id": entry.study.patient_id}
-        skipped.append(item | {"plan_id": entry.plan_id} | why)
+        skipped.append(item | {"plan_id": entry.plan_id, "state": entry.state} | why)
     skipped += [{"path": str(item.path), "code": item.code, "text": item.text} for item in archive.passed_over]
-    return BatchReport(assessed, skipped)
+    return BatchReport(assessed, skipped, sum(1 for item in archive.passed_over if item.is_plan))

@@ -17,7 +17,16 @@ import typer
 
 from dicom_node.interrupt import ended_by_ctrl_c
 from dicom_node.refusal import Refused
-from dicom_node.terminal import NOT_FOR_DIAGNOSIS, addresses, batch_lines, first_sentence, plan_line, stages, verdict
+from dicom_node.terminal import (
+    NOT_FOR_DIAGNOSIS,
+    addresses,
+    batch_complaint,
+    batch_lines,
+    first_sentence,
+    plan_line,
+    stages,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from dicom_node.ledger import Ledger
@@ -178,7 +187,11 @@ def batch(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Assess every follow-up in an archive. Safe to stop and start again: nothing is done twice."""
+    """Assess every follow-up in an archive. Safe to stop and start again: nothing is done twice.
+
+    Exit status 1 where a follow-up was refused or failed, or a plan cannot be used; the others are assessed all the
+    same.
+    """
     from dataclasses import replace
 
     from dicom_node.batch import run_batch
@@ -195,7 +208,10 @@ def batch(
     else:
         for line in batch_lines(report):
             typer.echo(line)
-    _leave(1 if report.any_failed else 0)
+    if complaint := batch_complaint(report):
+        _complain(complaint)
+        _leave(1)
+    _leave(0)
 
 
 @app.command()

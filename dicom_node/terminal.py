@@ -62,6 +62,14 @@ def batch_lines(report: BatchReport) -> Iterator[str]:
     yield f"{len(report.assessed)} assessed, {len(report.skipped)} not. {NOT_FOR_DIAGNOSIS}"
 
 
+def batch_complaint(report: BatchReport) -> str:
+    """What went wrong, as one sentence; empty where every follow-up was assessed and every plan could be used."""
+    counted = [(report.refused, "follow-up", "refused"), (report.failed, "follow-up", "failed")]
+    counted.append((report.plans_refused, "plan", "refused"))
+    wrong = [f"{count} {noun}{'s' if count > 1 else ''} {became}" for count, noun, became in counted if count]
+    return f"{', '.join(wrong)}; mend what the list says of them and run batch again." if wrong else ""
+
+
 def addresses(settings: Settings, parts: Collection[str]) -> Iterator[str]:
     """A line for each running part."""
     if "listener" in parts:

@@ -17,6 +17,7 @@ from dicom_node.plans import register_plan
 from dicom_node.queue import Tools
 from dicom_node.refusal import Refused
 from dicom_node.settings import Destination
+from dicom_node.terminal import batch_complaint
 
 
 class Silent:
@@ -73,7 +74,8 @@ def test_every_item_is_assessed_or_listed_with_its_reason(bench, archive):
     by_file = {(Path(i["path"]).name, i["code"]) for i in report.skipped if "path" in i}
     assert {("notes.txt", "not_dicom"), ("plan.json", "plan_invalid")} <= by_file
     assert {code for _, code in by_file} == {"not_dicom", "plan_invalid", "duplicate", "conflict"}
-    assert not report.any_failed
+    assert (report.refused, report.failed, report.plans_refused) == (0, 0, 1)
+    assert batch_complaint(report) == "1 plan refused; mend what the list says of them and run batch again."
     assert progress.works[-1] == ("assessing", 3)
     assert len(progress.items) == 3
     assert all(Path(item["result_folder"]).is_dir() for item in report.assessed)
@@ -105,10 +107,23 @@ def test_what_failed_is_tried_again_by_the_next_run(bench, archive):
 
     bench.stand_in.answer = answer
     report = run(bench, archive)
-    assert report.any_failed
     assert report.assessed == []
+    assert (report.refused, report.failed) == (0, 3)
     bench.stand_in.answer = lambda _: bench.document("1.2")
     assert len(run(bench, archive).assessed) == 3
+
+
+def test_every_refused_follow_up_is_counted_and_complained_of(bench, archive):
+    def answer(_):
+        raise Refused("one_slice", "The series has a single slice.")
+
+    bench.stand_in.answer = answer
+    report = run(bench, archive)
+    assert report.assessed == []
+    assert (report.refused, report.failed) == (3, 0)
+    wrong = "3 follow-ups refused, 1 plan refused"
+    assert batch_complaint(report) == f"{wrong}; mend what the list says of them and run batch again."
+    assert run(bench, archive) == report
 
 
 def test_a_running_node_does_the_work(bench, archive):

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DatabaseError
 from typer.testing import CliRunner
 
 import dicom_node.assessing
+from dicom_node.batch import BatchReport
 from dicom_node.cli import app, main
 from dicom_node.ledger import Ledger
 from dicom_node.refusal import Refused
@@ -197,6 +198,27 @@ def test_batch_on_an_empty_folder_is_status_1(monkeypatch, capsys, bench):
     )
     assert (status, out) == (1, "")
     assert err.endswith(f"marginwatch: There is neither a DICOM study nor a plan in {bench.folder / 'empty'}.\n")
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "text"),
+    [
+        ("refused", 1, "marginwatch: 1 follow-up refused; mend what the list says of them and run batch again.\n"),
+        ("failed", 1, "marginwatch: 1 follow-up failed; mend what the list says of them and run batch again.\n"),
+        ("baseline", 0, ""),
+    ],
+)
+def test_batch_says_in_one_sentence_what_was_not_assessed(monkeypatch, capsys, bench, state, status, text):
+    item = {"study_instance_uid": "1.2", "patient_id": "P1", "plan_id": "P", "state": state, "code": "x", "text": "X."}
+
+    def left(number):
+        raise SystemExit(number)
+
+    monkeypatch.setattr("dicom_node.batch.run_batch", lambda *_: BatchReport([], [item]))
+    monkeypatch.setattr("dicom_node.cli._leave", left)
+    said = invoke(monkeypatch, capsys, "batch", str(bench.folder), "--out", str(bench.folder / "out"))
+    assert (said[0], said[2]) == (status, text)
+    assert said[1].startswith("not assessed: P1  1.2: X. [x]\n")
 
 
 HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "pydicom", "pynetdicom", "highdicom", "dbos", "fastapi", "matplotlib")
