@@ -29,7 +29,7 @@ def write_results(
     started: float,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The `assessment.json` document, after the whole folder of the contract has appeared at `out`.
+    """The `assessment.json` document, after the whole result folder has appeared at `out`.
 
     settings: everything set that the result depends on, JSON; the result keeps its hash. started: `time.monotonic()`
     at the start of the run, so that ``timing_s.total`` is the whole. A result that is

@@ -1,4 +1,4 @@
-"""The result as one document: what `assessment.json` holds, with the keys of the contract."""
+"""The result as one document: what `assessment.json` holds."""
 
 from __future__ import annotations
 
