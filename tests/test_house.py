@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import os
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -62,7 +64,7 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
 def test_every_dependency_has_a_lower_bound_and_an_upper_major() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
-        assert re.fullmatch(r"torch==2\.13\.0|[\w-]+>=[\d.]+,<\d+", requirement), requirement
+        assert re.fullmatch(r"torch==2\.13\.0|[\w-]+(\[\w+\])?>=[\d.]+,<\d+", requirement), requirement
 
 
 def test_decisions_are_one_page_each_and_numbered_once() -> None:
@@ -89,3 +91,25 @@ def test_make_and_ci_have_what_people_are_told_of() -> None:
 @pytest.mark.parametrize("path", BENCHMARKS, ids=name_of)
 def test_a_benchmark_says_what_it_asks(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+#: Declared and loaded by name, not imported: decoders that pydicom finds, a database driver, the page's templates.
+LOADED_BY_NAME = {"pylibjpeg", "pylibjpeg-openjpeg", "pyjpegls", "python-gdcm", "psycopg", "jinja2"}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    """Nothing rides on what another package happens to bring along, and nothing is installed for no one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[\[<>=]", requirement)[0].lower() for requirement in project["dependencies"]}
+    imported: set[str] = set()
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    foreign = imported - set(sys.stdlib_module_names) - set(PACKAGES)
+    owners = packages_distributions()
+    needed = {owners[name][0].lower() for name in foreign}
+    assert needed - declared == set()
+    assert declared - needed - LOADED_BY_NAME == set()
