@@ -147,14 +147,15 @@ def elastix(work: Pair) -> Map:
         chosen = parameters.GetDefaultParameterMap(kind)
         chosen["ErodeMask"] = ["false"]
         parameters.AddParameterMap(chosen)
-    engine = itk.ElastixRegistrationMethod.New(_to_itk(fixed), _to_itk(moving))
-    engine.SetFixedMask(_to_itk(fixed_mask))
-    engine.SetMovingMask(_to_itk(moving_mask))
-    engine.SetParameterObject(parameters)
-    engine.SetNumberOfThreads(2)
-    engine.LogToConsoleOff()
-    engine.UpdateLargestPossibleRegion()
-    found = engine.GetTransformParameterObject()
+    images = [_to_itk(x) for x in (fixed, moving, fixed_mask, moving_mask)]
+    _, found = itk.elastix_registration_method(
+        images[0],
+        images[1],
+        fixed_mask=images[2],
+        moving_mask=images[3],
+        parameter_object=parameters,
+        log_to_console=False,
+    )
 
     def mapped(points: FloatArray) -> FloatArray:
         import tempfile
