@@ -17,6 +17,7 @@ from pydicom import Dataset
 from pydicom.sr.coding import Code
 
 from dicom_node import codes
+from dicom_node.nifti import ras_affine
 from dicom_node.phantom_image import PhantomStudy, image_of, uid_of
 from pipeline import phantom_stories
 from pipeline.case import Lesion, Outcome
@@ -24,7 +25,6 @@ from pipeline.phantom import Phantom, Truth, make_phantom
 from pipeline.phantom_stories import Size
 from pipeline.volume import Mask, Volume
 
-_RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _ANATOMICAL_STRUCTURE = Code("123037004", "SCT", "Anatomical Structure")  # CID 7150
 _WORDS: dict[Outcome, str] = {
     "complete": "complete",
@@ -206,5 +206,4 @@ def _truth_record(truth: Truth, study: PhantomStudy) -> dict[str, Any]:
 
 
 def _write_nifti(mask: Mask, path: Path) -> None:
-    reversed_axes = mask.geometry.lps_from_index[:, [2, 1, 0, 3]]
-    nib.save(nib.Nifti1Image(mask.voxels.T.astype(np.uint8), _RAS_FROM_LPS @ reversed_axes), path)
+    nib.save(nib.Nifti1Image(mask.voxels.T.astype(np.uint8), ras_affine(mask.geometry.lps_from_index)), path)

@@ -19,12 +19,11 @@ from scipy import ndimage
 from dicom_node.decode.contours import contours_of, roi_voxels
 from dicom_node.decode.files import BROKEN, Header, quiet
 from dicom_node.decode.segment import SEGMENTATION_CLASSES, segment_voxels
+from dicom_node.nifti import lps_from_index
 from dicom_node.refusal import Refused
 from pipeline.geometry import Geometry
 from pipeline.volume import Mask
 
-#: NIfTI world coordinates are RAS; ours are LPS.
-_LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 #: Background kept around a region on a grid of its own, so that distances to it are right this far out.
 _ROOM_MM = 40.0
 
@@ -161,11 +160,10 @@ def read_nifti(path: Path, frame_uid: str, key: str) -> tuple[NDArray[Any], Geom
         values = values.reshape(values.shape[:3])
     if values.ndim != 3 or not placed:
         raise Refused("region_unreadable", f"{key}: {path.name} is no three-dimensional image with a position.")
-    matrix = _LPS_FROM_RAS @ image.affine
-    matrix[:3, :3] = matrix[:3, 2::-1]
     voxels = np.ascontiguousarray(values.T)
+    shape = (voxels.shape[0], voxels.shape[1], voxels.shape[2])
     try:
-        return voxels, Geometry((voxels.shape[0], voxels.shape[1], voxels.shape[2]), matrix, frame_uid)
+        return voxels, Geometry(shape, lps_from_index(image.affine), frame_uid)
     except ValueError as problem:
         raise Refused("region_unreadable", f"{key}: {path.name} lies on no regular grid ({problem}).") from problem
 

@@ -10,12 +10,10 @@ import numpy as np
 from nibabel.openers import Opener
 from numpy.typing import NDArray
 
+from dicom_node.nifti import ras_affine
 from pipeline.assessment import LesionAssessment
-from pipeline.geometry import FloatArray, Geometry, GeometryMismatch
+from pipeline.geometry import Geometry, GeometryMismatch
 from pipeline.volume import Mask
-
-#: NIfTI counts x to the right's opposite and y to the front: the first two axes change sign.
-_RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def write_masks(lesions: Sequence[LesionAssessment], followup: Geometry, folder: Path) -> None:
@@ -28,12 +26,6 @@ def write_masks(lesions: Sequence[LesionAssessment], followup: Geometry, folder:
         _write(folder / f"{name}.nii.gz", [getattr(lesion, name) for lesion in lesions], followup)
 
 
-def ras_affine(geometry: Geometry) -> FloatArray:
-    """(4, 4) from a NIfTI index (i, j, k, 1) to RAS millimetres."""
-    columns = geometry.lps_from_index[:, [2, 1, 0, 3]]
-    return np.asarray(_RAS_FROM_LPS @ columns)
-
-
 def _write(path: Path, masks: Sequence[Mask | None], followup: Geometry) -> None:
     labels = np.zeros(followup.shape, np.uint8)
     for number, mask in reversed(list(enumerate(masks, 1))):
@@ -42,7 +34,7 @@ def _write(path: Path, masks: Sequence[Mask | None], followup: Geometry) -> None
         if not mask.geometry.same_grid(followup):
             raise GeometryMismatch(f"a region for {path.name} is not on the follow-up's grid")
         labels[mask.voxels] = min(number, 255)
-    image = nib.Nifti1Image(_ijk(labels), ras_affine(followup))
+    image = nib.Nifti1Image(_ijk(labels), ras_affine(followup.lps_from_index))
     image.header.set_xyzt_units("mm")
     image.set_sform(image.affine, code="scanner")
     image.set_qform(image.affine, code="scanner")

@@ -20,9 +20,9 @@ import pipeline.segment
 from dicom_node import durable
 from dicom_node.assessing import assess_files, settings_in_use
 from dicom_node.interrupt import Interrupted
+from dicom_node.nifti import ras_affine
 from dicom_node.refusal import Refused
 from dicom_node.results import folder as folder_module
-from dicom_node.results.masks import ras_affine
 from dicom_node.results.place import check_place
 from dicom_node.results.record import settings_sha256
 from pipeline.geometry import Geometry
@@ -121,7 +121,7 @@ def test_affine_is_that_of_the_shared_cases(cases):
     spacing = np.diag([3.0, 0.72, 0.72, 1.0])[[2, 1, 0, 3]]
     spacing[:3, 3] = (-157.920122, -171.920122, -191.429999)
     grid = Geometry(truth.shape[::-1], spacing, "1.2.3")
-    assert ras_affine(grid) == pytest.approx(truth.affine, abs=1e-4)
+    assert ras_affine(grid.lps_from_index) == pytest.approx(truth.affine, abs=1e-4)
 
 
 def test_masks_are_there_and_empty_when_not_assessable(written):
