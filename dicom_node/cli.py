@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from dicom_node.interrupt import ended_by_ctrl_c
+from dicom_node.notice import NOT_FOR_DIAGNOSIS
 from dicom_node.refusal import Refused
 from dicom_node.terminal import (
-    NOT_FOR_DIAGNOSIS,
     addresses,
     batch_complaint,
     batch_lines,
@@ -37,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Did the ablation zone cover the tumor with enough margin? Not for primary diagnosis.",
+    help=f"Did the ablation zone cover the tumor with enough margin? {NOT_FOR_DIAGNOSIS}",
 )
 
 plan_app = typer.Typer(no_args_is_help=True, help="The plans that follow-ups are assessed against.")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from pydicom import Dataset
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
+from dicom_node.uids import derived_uid
 from pipeline.phantom import Phantom
 from pipeline.phantom_body import Phase
 from pipeline.volume import Volume
@@ -102,7 +102,7 @@ def _decimal(value: float) -> DSfloat:
 
 
 def uid_of(phantom: Phantom, *parts: object) -> str:
-    """A UID under the UUID root 2.25 (PS3.5 annex B.2), always the same for the same phantom and parts."""
+    """Always the same UID for the same phantom and parts."""
     spec = phantom.spec
     who = (spec.name, spec.seed, spec.patient_id, spec.baseline_grid.shape, *parts)
-    return f"2.25.{uuid5(_NAMESPACE, json.dumps(who)).int}"
+    return derived_uid(_NAMESPACE, *who)

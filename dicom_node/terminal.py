@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dicom_node.notice import NOT_FOR_DIAGNOSIS
+
 if TYPE_CHECKING:
     from dicom_node.batch import BatchReport
     from dicom_node.plans import PlanChange
     from dicom_node.records import RegisteredPlan
     from dicom_node.settings import Settings
-
-NOT_FOR_DIAGNOSIS = "Not for primary diagnosis."
 
 
 def verdict(document: Mapping[str, Any], out: Path) -> str:

@@ -8,6 +8,7 @@ import highdicom as hd
 import numpy as np
 from pydicom import Dataset
 
+from dicom_node.notice import NOT_FOR_DIAGNOSIS
 from dicom_node.results.equipment import maker, processing_equipment, reference, stamp
 from dicom_node.results.identifiers import SERIES, Identifiers
 from dicom_node.results.pictures import Picture
@@ -49,7 +50,7 @@ def _capture(picture: Picture, number: int, head: Dataset, organ: Organ, identif
         made.BodyPartExamined = "LIVER"
     else:
         made.Laterality = ""  # which side is not known here, and the part may be a paired one
-    made.ImageComments = f"{picture.name}, {left} at the left, {top} at the top. Not for primary diagnosis."
+    made.ImageComments = f"{picture.name}, {left} at the left, {top} at the top. {NOT_FOR_DIAGNOSIS}"
     made.DerivationDescription = "Plane of the follow-up with the outlines of ablation zone and tumor"
     made.SourceImageSequence = [reference(head)]
     return made

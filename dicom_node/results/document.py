@@ -10,12 +10,12 @@ from io import BytesIO
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
+from dicom_node.notice import RADIOLOGIST_DECIDES
 from dicom_node.results.focus import focus_of, suspicious_finding
 from dicom_node.results.identifiers import Identifiers
 from dicom_node.results.legend import (
     ENERGY_NAMES,
     FINDING_NAMES,
-    NOT_FOR_DIAGNOSIS,
     VERDICT_COLORS,
     VERDICTS,
     headline_number,
@@ -279,6 +279,6 @@ def _write_foot(page: Page, identifiers: Identifiers) -> None:
     page.y = HEIGHT_MM - EDGE_MM
     page.rule()
     page.y += 1.5
-    page.text(0, NOT_FOR_DIAGNOSIS, 8.5, weight="bold")
+    page.text(0, RADIOLOGIST_DECIDES, 8.5, weight="bold")
     made = f"Marginwatch {identifiers.software_version}, {identifiers.created:%Y-%m-%d %H:%M}"
     page.text(page.width, made, 8, ha="right", color=QUIET)

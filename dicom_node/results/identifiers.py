@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import numpy as np
 
 from dicom_node.results.record import software_version
 from dicom_node.study import StudyCase
+from dicom_node.uids import derived_uid
 from pipeline.assessment import Assessment
 
 Kind = Literal["segmentation", "report", "capture", "document"]
@@ -53,16 +54,16 @@ class Identifiers:
 
     def tracking_uid(self, lesion_id: str) -> str:
         """The same lesion's in every object and at every follow-up of the plan."""
-        return uid_of("lesion", self.plan_id, lesion_id)
+        return derived_uid(_NAMESPACE, "lesion", self.plan_id, lesion_id)
 
     @property
     def device_uid(self) -> str:
         """This software in this version."""
-        return uid_of("device", self.software_version)
+        return derived_uid(_NAMESPACE, "device", self.software_version)
 
     def _uid(self, *parts: str) -> str:
         who = (self.study_instance_uid, self.series_instance_uid, self.plan_id, self.software_version)
-        return uid_of(*parts, *who, self.content_sha256)
+        return derived_uid(_NAMESPACE, *parts, *who, self.content_sha256)
 
 
 def identifiers_of(
@@ -77,11 +78,6 @@ def identifiers_of(
         _content_sha256(assessment, document),
         created,
     )
-
-
-def uid_of(*parts: str) -> str:
-    """A UID under the UUID root 2.25 (PS3.5 annex B.2), always the same for the same parts."""
-    return f"2.25.{uuid5(_NAMESPACE, json.dumps(parts)).int}"
 
 
 def _content_sha256(assessment: Assessment, document: Mapping[str, Any]) -> str:

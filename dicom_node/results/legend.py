@@ -13,8 +13,6 @@ from pipeline.case import Energy, Outcome
 
 Region = Literal["zone", "tumor", "uncovered"]
 
-NOT_FOR_DIAGNOSIS = "Not for primary diagnosis. A radiologist decides."
-
 
 @dataclass(frozen=True)
 class Look:

@@ -17,8 +17,9 @@ from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
 from PIL import Image
 
+from dicom_node.notice import RADIOLOGIST_DECIDES
 from dicom_node.results.focus import Focus, focus_of
-from dicom_node.results.legend import LOOKS, NOT_FOR_DIAGNOSIS, Region
+from dicom_node.results.legend import LOOKS, Region
 from dicom_node.results.planes import Plane
 from pipeline.assessment import LesionAssessment
 
@@ -191,6 +192,6 @@ def _rendered(lesion: LesionAssessment, plane: Plane, days: int) -> NDArray[np.u
             handlelength=2.4,
             columnspacing=2.6,
         )
-    figure.text(0.5, 0.24 * _FOOTER_PX / height, NOT_FOR_DIAGNOSIS, color=_QUIET, size=9, ha="center", va="center")
+    figure.text(0.5, 0.24 * _FOOTER_PX / height, RADIOLOGIST_DECIDES, color=_QUIET, size=9, ha="center", va="center")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

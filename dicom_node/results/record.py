@@ -10,7 +10,7 @@ from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
 
-from dicom_node.results.legend import NOT_FOR_DIAGNOSIS
+from dicom_node.notice import RADIOLOGIST_DECIDES
 from dicom_node.study import StudyCase
 from pipeline.assessment import Assessment, Finding, LesionAssessment, Margin, Reason
 
@@ -35,7 +35,7 @@ def record_of(
     quality = assessment.registration.quality
     document = {
         "schema": SCHEMA,
-        "notice": NOT_FOR_DIAGNOSIS,
+        "notice": RADIOLOGIST_DECIDES,
         "patient_id": study.patient_id,
         "plan_id": study.case.plan.plan_id,
         "study_instance_uid": study.study_instance_uid,

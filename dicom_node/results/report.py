@@ -11,9 +11,10 @@ from highdicom import sr
 from pydicom import Dataset
 
 from dicom_node import codes
+from dicom_node.notice import RADIOLOGIST_DECIDES
 from dicom_node.results.equipment import maker, private_scheme, processing_equipment, stamp
 from dicom_node.results.identifiers import MANUFACTURER, MODEL, SERIES
-from dicom_node.results.legend import NOT_FOR_DIAGNOSIS, registration_sentence, sentence
+from dicom_node.results.legend import registration_sentence, sentence
 from dicom_node.results.measurements import Setting, comment, groups_of
 from pipeline.assessment import Assessment
 
@@ -65,7 +66,7 @@ def _evaluation(assessment: Assessment) -> sr.ContainerContentItem:
             sr.CodeContentItem(codes.OUTCOME, codes.OUTCOMES[assessment.outcome], contains),
             sr.CodeContentItem(codes.NEEDS_REVIEW, answer, contains),
             sr.TextContentItem(codes.REGISTRATION, registration_sentence(assessment.registration.quality), contains),
-            *(comment(line) for line in (*lines, NOT_FOR_DIAGNOSIS)),
+            *(comment(line) for line in (*lines, RADIOLOGIST_DECIDES)),
         ]
     )
     return container

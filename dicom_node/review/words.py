@@ -35,9 +35,3 @@ STATES = {
     "before_procedure": Word("From before the procedure", "–", "quiet"),
     "no_images": Word("No CT or MR images", "–", "quiet"),
 }
-FINDINGS = {
-    "residual_tumor": "Residual tumor",
-    "new_enhancement": "New enhancement",
-    "zone_growth": "Growth of the zone",
-    "uncovered_tumor": "Uncovered tumor",
-}

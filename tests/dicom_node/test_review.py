@@ -10,7 +10,8 @@ import pytest
 from dicom_node.identity import identity_of
 from dicom_node.ledger import ROUTED_PRIORITY, Ledger
 from dicom_node.plans import register_plan
-from dicom_node.review.words import FINDINGS, OUTCOMES, STATES
+from dicom_node.results.legend import FINDING_NAMES
+from dicom_node.review.words import OUTCOMES, STATES
 from dicom_node.routing import Order, route
 from dicom_node.worklist import StudyState, worklist
 from pipeline.assessment import URGENCY, FindingKind
@@ -160,5 +161,5 @@ def test_every_page_of_a_study_in_any_state_renders(bench, ledger, client):
 def test_there_is_a_word_for_everything():
     assert tuple(OUTCOMES) == URGENCY
     assert set(STATES) == set(StudyState.__args__)
-    assert set(FINDINGS) == set(FindingKind.__args__)
+    assert set(FINDING_NAMES) == set(FindingKind.__args__)
     assert len({word.text for word in (*OUTCOMES.values(), *STATES.values())}) == len(OUTCOMES) + len(STATES)
