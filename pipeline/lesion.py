@@ -40,6 +40,12 @@ GROWTH_COUNTS_AFTER_DAYS = 21
 UNENHANCED_LIVER_HU = 75.0
 
 
+_UNPROVEN = Reason(
+    "contrast_phase_missing",
+    "Neither the image nor its tags prove that contrast was given; a contrast-enhanced scan is needed.",
+)
+
+
 _LOOKS_ALIKE = Reason(
     "tumor_not_distinguishable",
     "By its brightness before the procedure, viable tumor would look like the ablation zone on this scan, so tumor "
@@ -100,19 +106,15 @@ def is_in_view(case: Case, lesion: Lesion, baseline_from_followup: Transform) ->
 
 
 def segment(case: Case, view: LesionView) -> Zone | Reason:
-    """The zone, or why there is none; an unknown contrast phase is settled by the liver's own brightness."""
+    """The zone, or why there is none; in the liver on CT an unknown contrast phase is settled by its own brightness."""
+    phase = case.followup.phase
+    on_scale = view.image.quantity == "ct_hu" and case.plan.organ == "liver"
+    if phase == "unknown" and not on_scale:
+        return _UNPROVEN
     found = segment_zone(view.image, view.around, zone_is_darker=case.plan.organ != "lung")
-    unproven = view.image.quantity == "ct_hu" and case.followup.phase in ("unknown", "enhanced")
-    if not isinstance(found, Zone) or not unproven:
-        return found
-    if case.plan.organ == "liver":
-        told = case.followup.phase == "enhanced"
-        missing = found.intensities.organ < (UNENHANCED_LIVER_HU if told else LIVER_SURELY_ENHANCED_HU)
-    else:
-        missing = case.followup.phase == "unknown"
-    if missing:
-        text = "Neither the image nor its tags prove that contrast was given; a contrast-enhanced scan is needed."
-        return Reason("contrast_phase_missing", text)
+    if isinstance(found, Zone) and on_scale and phase in ("unknown", "enhanced"):
+        least_hu = UNENHANCED_LIVER_HU if phase == "enhanced" else LIVER_SURELY_ENHANCED_HU
+        return found if found.intensities.organ >= least_hu else _UNPROVEN
     return found
 
 

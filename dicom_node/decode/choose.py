@@ -37,6 +37,8 @@ _MADE_UP = (
 _AXIAL_COSINE = float(np.cos(np.radians(30)))
 #: In fewer slices than this nothing lies between its neighbors, and no edge can be placed.
 _LEAST_SLICES = 3
+#: T1 images, the only ones on which gadolinium brightens what enhances, have shorter echoes than this.
+_LONGEST_T1_ECHO_MS = 30.0
 #: A look at the contrast needs no thinner slices than this.
 _LOOK_MM = 5.0
 #: Noise, scaled to one slice thickness, above this many times the least of the same phase: a sharp kernel.
@@ -158,6 +160,8 @@ def _looked_at(series: Series, acquisition: Acquisition, organ: Organ, *, only: 
     every = 1 if only else max(1, int(_LOOK_MM // spacing))
     volume = read_volume(acquisition, every=every)
     phase, reason = contrast_phase(acquisition, volume, organ)
+    if phase == "enhanced" and _starts_a_run(series, acquisition):
+        phase, reason = "unknown", "It is the first of several volumes in time, maybe from before the contrast came."
     return Candidate(series, acquisition, phase, reason, _noise(volume), volume if every == 1 else None)
 
 
@@ -178,7 +182,31 @@ def contrast_phase(acquisition: Acquisition, volume: Volume, organ: Organ) -> tu
         return "unknown", f"Neither its tags nor its image tell the contrast phase. {reason}"
     if volume.quantity == "ct_hu" and organ != "liver":
         return "unknown", f"{reason} No aorta is in view that would bear them out."
+    if volume.quantity == "mr_signal" and _echo_ms(acquisition) > _LONGEST_T1_ECHO_MS:
+        return "unknown", f"{reason} But it is not T1-weighted, so it does not show what enhances."
     return "enhanced", reason
+
+
+def _echo_ms(acquisition: Acquisition) -> float:
+    """The echo time, 0 where it is not told."""
+    marks = acquisition.frames[0].marks
+    try:
+        return float(str(marks.get("EffectiveEchoTime") or marks.get("EchoTime") or 0))
+    except ValueError:
+        return 0.0
+
+
+def _starts_a_run(series: Series, acquisition: Acquisition) -> bool:
+    """Whether an MR volume is the first of its series in time: the one before the contrast arrives, as a rule."""
+    first = acquisition.frames[0]
+    if acquisition.quantity != "mr_signal" or seconds_after_injection(first.header) is not None:
+        return False
+    alike = [
+        frame.taken[0]
+        for frame in (other.frames[0] for other in series.acquisitions)
+        if frame.image_type == first.image_type and frame.marks["EchoTime"] == first.marks["EchoTime"]
+    ]
+    return first.taken[0] == min(alike) < max(alike)
 
 
 def _phase_by_time(acquisition: Acquisition) -> ContrastPhase:

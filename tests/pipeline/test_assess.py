@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.assess import assess
 from pipeline.assessment import Assessment, Reason
-from pipeline.case import Case, ContrastPhase, EarlierFollowUp, EarlierLesion
+from pipeline.case import Case, ContrastPhase, EarlierFollowUp, EarlierLesion, Organ
 from pipeline.geometry import Geometry
 from pipeline.lesion import LesionView, segment
 from pipeline.phantom import Phantom, make_phantom
@@ -103,6 +103,20 @@ def test_a_liver_bears_out_tags_and_proves_contrast_alone_only_where_very_bright
     image = Volume(view.image.voxels + shift, view.image.geometry, "ct_hu")
     followup = replace(case.followup, phase=phase)
     found = segment(replace(case, followup=followup), replace(view, image=image))
+    assert isinstance(found, Zone) if assessed else isinstance(found, Reason)
+    assert isinstance(found, Zone) or found.code == "contrast_phase_missing"
+
+
+@pytest.mark.parametrize(("phase", "assessed"), [("enhanced", True), ("unknown", False)])
+@pytest.mark.parametrize("organ", ["liver", "soft_tissue"])
+def test_an_mr_without_evidence_of_contrast_is_not_assessable(
+    incomplete_phantom: Phantom, organ: Organ, phase: ContrastPhase, assessed: bool
+) -> None:
+    """Its signal has no scale that would prove contrast, however bright the organ is."""
+    case, view = true_view(incomplete_phantom)
+    image = Volume(view.image.voxels + np.float32(500), view.image.geometry, "mr_signal")
+    plan, followup = replace(case.plan, organ=organ), replace(case.followup, phase=phase)
+    found = segment(replace(case, plan=plan, followup=followup), replace(view, image=image))
     assert isinstance(found, Zone) if assessed else isinstance(found, Reason)
     assert isinstance(found, Zone) or found.code == "contrast_phase_missing"
 

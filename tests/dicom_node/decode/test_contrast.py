@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from pydicom import Dataset
 
-from dicom_node.decode.choose import contrast_phase
+from dicom_node.decode.choose import Wanted, choose, contrast_phase
 from dicom_node.decode.contrast import contrast_told
 from dicom_node.decode.files import scan
 from dicom_node.decode.series import read_series, read_volume
@@ -148,3 +149,79 @@ def test_oral_contrast_enhances_nothing(acquired):
     acquisition = acquired(ContrastBolusAgent="ORAL")
     for organ in ("liver", "kidney", "bone", "soft_tissue"):
         assert contrast_phase(acquisition, read_volume(acquisition), organ)[0] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("tags", "phase"),
+    [
+        ({}, "unknown"),
+        ({"ContrastBolusAgent": ""}, "unknown"),
+        ({"ContrastBolusAgent": "GADOBUTROL"}, "enhanced"),
+        ({"ContrastBolusAgent": "GADOBUTROL", "EchoTime": 80}, "unknown"),
+        ({"ContrastBolusAgent": "GADOBUTROL", "EchoTime": 2.4}, "enhanced"),
+        ({"ContrastBolusAgent": "NONE", "SeriesDescription": "T1 GD"}, "unenhanced"),
+        ({"StudyDescription": "MR LIVER W CONTRAST"}, "unknown"),
+        *(
+            ({"SeriesDescription": text}, "enhanced")
+            for text in (
+                "T1 VIBE FS POST GD",
+                "t1_fs_Gd",
+                "T1 + C",
+                "T1 C+",
+                "AX T1 POST CONTRAST",
+                "t1 KM",
+                "THRIVE CE",
+            )
+        ),
+        *(
+            ({"SeriesDescription": text}, "unknown")
+            for text in (
+                "T1 VIBE",
+                "T1 POST ABLATION",
+                "AX T1 POST",
+                "POSTERIOR",
+                "eTHRIVE ENHANCED",
+                "T2 CONTRAST",
+                "CERVIX",
+            )
+        ),
+        *(({"SeriesDescription": text}, "unenhanced") for text in ("T1 PRE GD", "T1 W/O GD", "T1 nativ", "T1 no KM")),
+    ],
+)
+def test_an_mr_needs_evidence_of_contrast(acquired, tags, phase):
+    acquisition = acquired("MR", **tags)
+    assert contrast_phase(acquisition, read_volume(acquisition), "soft_tissue")[0] == phase
+
+
+@pytest.mark.parametrize("organ", ["liver", "soft_tissue"])
+def test_a_ct_is_not_enhanced_by_its_description(acquired, organ):
+    acquisition = acquired(SeriesDescription="ABD POST CONTRAST")
+    assert contrast_phase(acquisition, read_volume(acquisition), organ)[0] == "unknown"
+
+
+@pytest.mark.parametrize("start", [None, "095930"])
+def test_the_first_volume_of_a_run_is_not_taken_for_enhanced(kit, tmp_path, start):
+    """A dynamic series starts before the contrast comes; all its volumes name the agent."""
+    values, images = kit.ramp(20), []
+    injected = {"ContrastBolusStartTime": start} if start else {}
+    for n, time in enumerate(("100000", "100030", "100100"), 1):
+        made = kit.Series(
+            values + n,
+            modality="MR",
+            tags={"ContrastBolusAgent": "GADOBUTROL", "AcquisitionTime": time, "AcquisitionNumber": n, **injected},
+        )
+        images += [made.image(k, SOPInstanceUID=kit.uid_of(n, k)) for k in range(20)]
+    headers = scan([kit.write(images, tmp_path)]).headers
+    chosen = choose(headers, Wanted("soft_tissue", headers[0], 30.0, np.array([0, 0, 1.0])))
+    assert chosen.phase == "enhanced"
+    assert chosen.acquisition.label != "AcquisitionNumber 1"
+    told = [line for line in chosen.choice.considered if "unknown" in line]
+    assert len(told) == (0 if start else 1)
+
+
+@pytest.mark.parametrize("part", ["baseline", "followup-1", "followup-2"])
+def test_the_mr_of_the_shared_case_proves_contrast_by_its_tags(shared, part):
+    (acquisition,) = read_series(scan([shared / "cases" / "dev5" / part]).headers).acquisitions
+    header = acquisition.header
+    assert (header.text("ContrastBolusAgent"), header.text("SeriesDescription")) == ("GADOBUTROL", "T1 VIBE FS POST GD")
+    assert contrast_told(acquisition)[0] is True
