@@ -80,6 +80,7 @@ def view_lesion(case: Case, lesion: Lesion, baseline_from_followup: Transform, o
     planned = lesion.simulated_zone or lesion.tumor
     points = baseline_from_followup.inverse_points(_outline(planned))
     pad = ROI_MM if lesion.simulated_zone is not None else ROI_MM + lesion.required_margin_mm
+    pad = max(pad, 2 * float(case.followup.volume.geometry.spacing_mm.max()))  # three slices, however thick
     box = case.followup.volume.geometry.box_around(points, pad_mm=pad)
     if min(s.stop - s.start for s in box) < 3:
         raise ValueError("the lesion lies outside the follow-up")

@@ -11,10 +11,12 @@ from pipeline.assess import assess
 from pipeline.assessment import Assessment, Reason
 from pipeline.case import Case, ContrastPhase, EarlierFollowUp, EarlierLesion, Organ
 from pipeline.geometry import Geometry
-from pipeline.lesion import LesionView, segment
+from pipeline.lesion import LesionView, segment, view_lesion
+from pipeline.organ import FoundOrgan
 from pipeline.phantom import Phantom, make_phantom
 from pipeline.phantom_stories import story
 from pipeline.segment import Surroundings, Zone
+from pipeline.transform import Transform
 from pipeline.volume import Mask, Volume, signed_distance_mm
 
 
@@ -206,3 +208,18 @@ def test_the_baseline_given_as_followup_shows_no_ablation_zone(incomplete_phanto
     found = assess(Case(plan, followup))
     assert found.outcome == "not_assessable"
     assert found.lesions[0].reasons[0].code in ("zone_looks_like_tumor", "zone_not_found")
+
+
+def test_a_view_holds_three_slices_however_thick(incomplete_phantom: Phantom) -> None:
+    plan, followup = incomplete_phantom.plan, incomplete_phantom.followups[0].followup
+    grid = followup.volume.geometry
+    step = int(np.ceil(25.0 / grid.spacing_mm[0]))
+    matrix = grid.lps_from_index.copy()
+    matrix[:3, 0] *= step
+    voxels = followup.volume.voxels[::step]
+    thick = Volume(voxels, Geometry(voxels.shape, matrix, grid.frame_uid), "ct_hu")
+    lesion = replace(plan.lesions[0], simulated_zone=None, required_margin_mm=0.0)
+    same = Transform(plan.baseline.geometry.frame_uid, grid.frame_uid, np.eye(4))
+    case = Case(plan, replace(followup, volume=thick))
+    view = view_lesion(case, lesion, same, FoundOrgan(plan.organ_mask, "given"))
+    assert view.image.geometry.shape[0] >= 3
