@@ -1,4 +1,4 @@
-"""Runs every benchmark beside this file and writes docs/benchmarks.md. --quick: the short form of each."""
+"""Runs every benchmark beside this file, or those named, and writes docs/benchmarks.md. --quick: the short form."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -31,20 +32,25 @@ def run(script: Path, *, quick: bool) -> dict[str, Any] | None:
     return document
 
 
-def page(found: dict[str, dict[str, Any] | None], *, quick: bool) -> str:
+def page(found: dict[str, dict[str, Any] | None], arguments: str) -> str:
     """The Markdown page: when, on what and with what it was measured, then every benchmark."""
     model = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), "unknown CPU")
     versions = ", ".join(f"{name} {version(name)}" for name in PEERS)
     lines = [
         "# Benchmarks",
         "",
-        f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `make bench`{' ARGS=--quick' if quick else ''}: "
+        f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `make bench{arguments}`: "
         f"{len(os.sched_getaffinity(0))} cores ({model}), {cuda_name() or 'no accelerator'}, "
         f"Python {platform.python_version()}, Marginwatch {version('marginwatch')}, {versions}.",
     ]
     for name, document in found.items():
         lines += ["", f"## {name}", "", "This benchmark failed." if document is None else tables(document)]
     return "\n".join(lines) + "\n"
+
+
+def _arguments(chosen: Namespace) -> str:
+    words = [*chosen.names, *(["--quick"] if chosen.quick else [])]
+    return f' ARGS="{" ".join(words)}"' if words else ""
 
 
 def _cpu_lines() -> list[str]:
@@ -54,11 +60,15 @@ def _cpu_lines() -> list[str]:
 
 def main() -> None:
     """Runs them all; exits 1 when one failed (a missed goal is no failure)."""
-    chosen = options(__doc__)
+    chosen = options(__doc__, names=True)
     scripts = [path for path in sorted(HERE.glob("*.py")) if path.name not in NOT_BENCHMARKS]
+    unknown = set(chosen.names) - {path.stem for path in scripts}
+    if unknown:
+        raise SystemExit(f"no such benchmark: {', '.join(sorted(unknown))}")
+    scripts = [path for path in scripts if not chosen.names or path.stem in chosen.names]
     found = {path.stem: run(path, quick=chosen.quick) for path in scripts}
     target = HERE.parent / "docs" / "benchmarks.md"
-    target.write_text(page(found, quick=chosen.quick))
+    target.write_text(page(found, _arguments(chosen)))
     print(json.dumps(found) if chosen.json else f"wrote {target.relative_to(HERE.parent)}")
     raise SystemExit(any(document is None for document in found.values()))
 

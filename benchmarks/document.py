@@ -17,11 +17,13 @@ from typing import Any
 _COMPARE = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
 
 
-def options(description: str | None) -> argparse.Namespace:
-    """The command line of a benchmark: ``--json`` and ``--quick``."""
+def options(description: str | None, *, names: bool = False) -> argparse.Namespace:
+    """The command line of a benchmark: ``--json`` and ``--quick``; with `names` also which benchmarks to run."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
     parser.add_argument("--quick", action="store_true", help="the short form that the tests run")
+    if names:
+        parser.add_argument("names", nargs="*", help="the benchmarks to run, instead of all")
     return parser.parse_args()
 
 
