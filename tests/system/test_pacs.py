@@ -92,7 +92,7 @@ def test_the_page_shows_the_verdict_in_a_browser(node_with_pacs, tools, tmp_path
         pictures = page.locator("figure img")
         assert pictures.count() > 0
         for number in range(pictures.count()):
-            assert pictures.nth(number).evaluate("image => image.complete && image.naturalWidth") > 0
+            assert pictures.nth(number).evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
         page.screenshot(path=tmp_path / "study.png", full_page=True)
         browser.close()
     assert complaints == []
