@@ -8,7 +8,7 @@ from scipy import ndimage
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.margin import MarginMap, distance_to_surface_mm
 from pipeline.surface import level_of_mask
-from pipeline.transform import identity, resample_distance
+from pipeline.transform import identity, resample_distance, sample_distance
 from pipeline.volume import Mask
 
 _SLACK_MM = 8.0
@@ -26,11 +26,19 @@ def organ_depth_mm(organ: Mask, tumor: Mask, points_lps_mm: FloatArray, *, reach
     box = organ.geometry.box_around(points_lps_mm, pad_mm=reach_mm + CLEFT_MM + _SLACK_MM)
     part = organ.crop(box)
     with_tumor = part.voxels | (resample_distance(tumor, part.geometry, identity(part.geometry.frame_uid)) > 0)
-    whole = _continued(Mask(with_tumor, part.geometry), box, organ.geometry, reach_mm)
-    level = level_of_mask(_closed(whole))
-    # The faces of the box are edges too, but farther off than `reach_mm`.
-    distance = np.minimum(distance_to_surface_mm(points_lps_mm, level.surface()), reach_mm)
-    return np.where(level.at(points_lps_mm) > 0, distance, -distance)
+    whole = _closed(_continued(Mask(with_tumor, part.geometry), box, organ.geometry, reach_mm))
+    if whole.voxels.all():
+        return np.full(len(points_lps_mm), reach_mm)
+    roughly = sample_distance(whole, points_lps_mm).astype(np.float64)
+    depth = np.clip(roughly, -reach_mm, reach_mm)
+    near = np.abs(roughly) < reach_mm + float(whole.geometry.spacing_mm.max())
+    if near.any():
+        # The faces of the box are edges too, but farther off than `reach_mm`.
+        around = whole.crop(whole.geometry.box_around(points_lps_mm[near], pad_mm=reach_mm + _SLACK_MM))
+        level = level_of_mask(around)
+        distance = np.minimum(distance_to_surface_mm(points_lps_mm[near], level.surface()), reach_mm)
+        depth[near] = np.where(level.at(points_lps_mm[near]) > 0, distance, -distance)
+    return depth
 
 
 def _continued(part: Mask, box: tuple[slice, slice, slice], full: Geometry, by_mm: float) -> Mask:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.contraction import Pull, pull_of
+from pipeline.descent import Descent, descend
 from pipeline.device import device_of
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.sampling import (
@@ -36,7 +37,7 @@ from pipeline.volume import Mask, Volume
 
 
 @dataclass(frozen=True)
-class Level:
+class Resolution:
     """One resolution. image and control spacing, sample spacings in mm (whole region, near the lesion)."""
 
     image_mm: float
@@ -55,10 +56,10 @@ PULL_PRIOR = 0.0003
 
 #: Coarse to fine; each control spacing is half the one before, so that the spline is carried over exactly.
 COARSE_LEVELS = (
-    Level(4.0, 40.0, 6.0, 5.0, 60, 1.0, 0.5),
-    Level(2.5, 20.0, 5.0, 3.5, 60, 0.6, 5.0),
+    Resolution(4.0, 40.0, 6.0, 5.0, 60, 1.0, 0.5),
+    Resolution(2.5, 20.0, 5.0, 3.5, 60, 0.6, 5.0),
 )
-FINE_LEVELS = (Level(1.5, 10.0, 5.0, 2.5, 80, 0.3, 15.0),)
+FINE_LEVELS = (Resolution(1.5, 10.0, 5.0, 2.5, 80, 0.3, 15.0),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ def deform_in_halves(
     starts: tuple[Transform, Transform],
     *,
     where: Where,
-    levels: tuple[Level, ...],
+    levels: tuple[Resolution, ...],
     device: str = "auto",
 ) -> tuple[Transform, Transform]:
     """Two registrations from disjoint halves of the samples, side by side; their mean is better than either.
@@ -117,7 +118,7 @@ def deform(
     start: Transform,
     *,
     where: Where,
-    levels: tuple[Level, ...],
+    levels: tuple[Resolution, ...],
     device: str = "auto",
 ) -> Transform:
     """`start` refined by the levels given; a spline that `start` already has is continued at its spacing.
@@ -129,10 +130,10 @@ def deform(
     grid, coefficients = _first_grid(start, where, levels[0])
     coefficients = coefficients.to(there)
     generator = torch.Generator().manual_seed(where.half or 0)
-    for level in levels:
-        while grid.spacing_mm[0] > 1.01 * level.control_mm:
+    for resolution in levels:
+        while grid.spacing_mm[0] > 1.01 * resolution.control_mm:
             coefficients, grid = refined(coefficients, grid)
-        cost = _Cost.of(followup, baseline, start, where, level, grid, there)
+        cost = _Cost.of(followup, baseline, start, where, resolution, grid, there)
         coefficients, pulled_mm = cost.minimise(coefficients, generator)
         if where.zones:
             coefficients, grid = refined(coefficients, grid)
@@ -142,10 +143,10 @@ def deform(
     return replace(start, field=field)
 
 
-def _first_grid(start: Transform, where: Where, level: Level) -> tuple[Geometry, torch.Tensor]:
+def _first_grid(start: Transform, where: Where, resolution: Resolution) -> tuple[Geometry, torch.Tensor]:
     if start.field is not None:
         return start.field.grid, torch.from_numpy(start.field.coefficients_mm.copy()).float()
-    grid = spline_grid(where.box.grown(10.0), level.control_mm, start.from_frame_uid)
+    grid = spline_grid(where.box.grown(10.0), resolution.control_mm, start.from_frame_uid)
     return grid, torch.zeros(3, *grid.shape)
 
 
@@ -158,7 +159,7 @@ class _Cost:
     matrix: torch.Tensor
     lattices: tuple[Lattice, ...]
     grid: Geometry
-    level: Level
+    resolution: Resolution
     half: int | None
     pulls: tuple[Pull, ...]
 
@@ -168,7 +169,7 @@ class _Cost:
         baseline: Volume,
         start: Transform,
         where: Where,
-        level: Level,
+        resolution: Resolution,
         grid: Geometry,
         device: torch.device,
     ) -> _Cost:
@@ -178,9 +179,12 @@ class _Cost:
         corners = fixed_box.grown(25.0).corners()
         moving_part = baseline.crop(_index_box(baseline.geometry, Box(rigid(corners).min(0), rigid(corners).max(0))))
         fw, mw = window_of(followup), window_of(baseline)
-        fixed_values, fixed_grid = smoothed(fixed_part, spacing_mm=level.image_mm, low=fw.low, high=fw.high)
-        moving_values, moving_grid = smoothed(moving_part, spacing_mm=level.image_mm, low=mw.low, high=mw.high)
-        lattices = [lattice_in(where.box, level.sample_mm), *(lattice_in(b, level.near_sample_mm) for b in where.near)]
+        fixed_values, fixed_grid = smoothed(fixed_part, spacing_mm=resolution.image_mm, low=fw.low, high=fw.high)
+        moving_values, moving_grid = smoothed(moving_part, spacing_mm=resolution.image_mm, low=mw.low, high=mw.high)
+        lattices = [
+            lattice_in(where.box, resolution.sample_mm),
+            *(lattice_in(b, resolution.near_sample_mm) for b in where.near),
+        ]
         moving_weight = _weight(where.organ, where.cut_baseline, moving_grid)
         fixed_weight = _weight(None, where.cut_followup, fixed_grid)
         # Which of the follow-up's gray values are the organ's: where the start puts the organ is near enough.
@@ -197,7 +201,7 @@ class _Cost:
             torch.tensor(start.matrix, dtype=torch.float32).to(device),
             tuple(lattices),
             grid,
-            level,
+            resolution,
             where.half,
             tuple(pull_of(zone) for zone in where.zones),
         )
@@ -206,39 +210,36 @@ class _Cost:
         """Control displacements (3, k, j, i) and the size of each pull, in mm, after Adam with a falling rate."""
         variable = coefficients.clone().requires_grad_(True)
         sizes = torch.zeros(len(self.pulls), device=coefficients.device, requires_grad=True)
-        optimizer = torch.optim.Adam([variable, sizes], lr=self.level.rate_mm, betas=(0.9, 0.98))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, self.level.steps, eta_min=self.level.rate_mm * 0.05
-        )
-        for _ in range(self.level.steps):
-            optimizer.zero_grad()
-            loss = self.similarity(variable, sizes, generator) + self.level.bending * bending_energy(
-                variable, float(self.grid.spacing_mm[0])
-            )
-            loss = loss + PULL_PRIOR * sizes.sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            with torch.no_grad():
-                sizes.clamp_(min=0.0)  # zones shrink
-            schedule.step()
+        spacing_mm = float(self.grid.spacing_mm[0])
+
+        def loss() -> torch.Tensor:
+            bent = self.resolution.bending * bending_energy(variable, spacing_mm)
+            return self.similarity(variable, sizes, generator) + bent + PULL_PRIOR * sizes.sum()
+
+        how = Descent(self.resolution.steps, self.resolution.rate_mm, 0.05, (0.9, 0.98))
+        descend((variable, sizes), loss, how, confine=lambda: sizes.clamp_(min=0.0))  # zones shrink
         return variable.detach(), sizes.detach()
 
     def similarity(self, coefficients: torch.Tensor, sizes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Minus the mutual information over freshly jittered samples."""
-        points, mapped = [], []
+        parts = []
         for lattice in self.lattices:
             jitter = torch.rand(3, generator=generator).to(coefficients.device)
             p, u = self._displaced(coefficients, lattice.axes(jitter))
-            for pull, size in zip(self.pulls, sizes, strict=True):
-                u = u + size * pull.at(p)
-            points.append(p)
-            mapped.append((p + u) @ self.matrix[:3, :3].T + self.matrix[:3, 3])
-        p, y = torch.cat(points), torch.cat(mapped)
-        with torch.no_grad():
-            weight = self.fixed_weight.at(p) * self.moving_weight.at(y)
-            keep = weight > 0.05
+            use = torch.arange(len(p), device=p.device)
             if self.half is not None:
-                keep &= (torch.floor(p / BLOCK_MM).long().sum(1) % 2) == self.half
+                use = use[(torch.floor(p / BLOCK_MM).long().sum(1) % 2) == self.half]
+            weight = self.fixed_weight.at(p[use])
+            here = weight > 0.05
+            use = use[here]
+            parts.append((p[use], u[use], weight[here]))
+        p, u, weight = (torch.cat(x) for x in zip(*parts, strict=True))
+        for pull, size in zip(self.pulls, sizes, strict=True):
+            u = u + size * pull.at(p)
+        y = (p + u) @ self.matrix[:3, :3].T + self.matrix[:3, 3]
+        with torch.no_grad():
+            weight = weight * self.moving_weight.at(y)
+            keep = weight > 0.05
         p, y, weight = p[keep], y[keep], weight[keep]
         fixed, moving = self.fixed.at(p), self.moving.at(y)
         return negative_mutual_information(to_bins(fixed, 0.0, 1.0), to_bins(moving, 0.0, 1.0), weight)

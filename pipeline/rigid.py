@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import fft
 
+from pipeline.descent import Descent, descend
 from pipeline.device import device_of
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.sampling import Box, Field, Window, box_of, extent_of, field_of, lattice_in, smoothed, window_of
@@ -71,19 +72,14 @@ class _Pair:
         base = torch.tensor(start, dtype=torch.float32, device=self.device)
         # 100 mm is the lever arm that makes a millimetre of shift and of rotation comparable.
         six = torch.zeros(6, device=self.device, requires_grad=True)
-        optimizer = torch.optim.Adam([six], lr=rate)
         generator = torch.Generator().manual_seed(0)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=rate * 0.1)
-        for _ in range(steps):
-            optimizer.zero_grad()
-            jitter = torch.rand(3, generator=generator).to(self.device)
-            loss = self._loss(_moved(lattice.axes(jitter)), base, six, middle)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
+
+        def loss_of(jitter: torch.Tensor) -> torch.Tensor:
+            return self._loss(_moved(lattice.axes(jitter.to(self.device))), base, six, middle)
+
+        descend((six,), lambda: loss_of(torch.rand(3, generator=generator)), Descent(steps, rate, 0.1))
         with torch.no_grad():
-            points = _moved(lattice.axes(torch.full((3,), 0.5, device=self.device)))
-            loss = self._loss(points, base, six, middle)
+            loss = loss_of(torch.full((3,), 0.5))
             matrix = base @ _rigid(six, middle)
         return matrix.double().cpu().numpy(), float(loss)
 
