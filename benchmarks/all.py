@@ -17,7 +17,7 @@ from typing import Any
 from document import cuda_name, options, tables
 
 HERE = Path(__file__).resolve().parent
-NOT_BENCHMARKS = {"all.py", "document.py"}
+NOT_BENCHMARKS = {"all.py", "document.py", "registration_pairs.py", "registration_peers.py"}
 PEERS = ("torch", "SimpleITK", "numpy", "scipy", "pydicom", "highdicom")
 
 

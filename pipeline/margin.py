@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pipeline.geometry import FloatArray
@@ -42,30 +43,49 @@ def measure_margin(tumor: Surface, zone: Level) -> MarginMap:
 
 
 def distance_to_surface_mm(points: FloatArray, surface: Surface) -> FloatArray:
-    """(n,) exact distance from (n, 3) points to the nearest triangle.
+    """(n,) distance from (n, 3) points to the nearest triangle of a mesh whose triangles are small and even.
 
-    Triangles are looked up by their centers; all whose circle could hold a nearer point than the nearest vertex are
-    compared, so the answer does not depend on how long the triangles are.
+    Compared are the triangles around the `_NEAREST` nearest vertices. Those are looked up to one part in a hundred:
+    points in the middle of a ball are as far from all of its surface, and an exact search would look at every vertex.
+    For the points with the least distances, which make the minimal margin, the search is exact.
     """
-    corners = surface.vertices_lps_mm[surface.faces]
-    centers = corners.mean(1)
-    reach = float(np.linalg.norm(corners - centers[:, None], axis=2).max())
-    nearest_vertex = cKDTree(surface.vertices_lps_mm).query(points)[0]
-    tree = cKDTree(centers)
-    count = min(24, len(centers))
-    center_distance, near = tree.query(points, k=count)
-    near, center_distance = near.reshape(len(points), -1), center_distance.reshape(len(points), -1)
-    best = np.full(len(points), np.inf)
-    for n in range(count):
-        todo = center_distance[:, n] - reach < np.minimum(best, nearest_vertex)
-        if todo.any():
-            best[todo] = np.minimum(best[todo], _to_triangles(points[todo], corners[near[todo, n]]))
-    open_ends = np.flatnonzero((center_distance[:, -1] - reach < best) & (count < len(centers)))
-    # Exact completion where it matters: the points with the smallest distances.
-    for p in open_ends[np.argsort(best[open_ends])][:200]:
-        candidates = tree.query_ball_point(points[p], best[p] + reach)
-        best[p] = min(best[p], float(_to_triangles(points[p : p + 1], corners[candidates]).min()))
+    tree = cKDTree(surface.vertices_lps_mm)
+    count = min(_NEAREST, len(surface.vertices_lps_mm))
+    fans = _Fans.of(surface)
+    best = fans.distance_mm(points, tree.query(points, k=count, eps=0.01)[1].reshape(len(points), -1))
+    least = np.argsort(best)[:_EXACT]
+    exact = fans.distance_mm(points[least], tree.query(points[least], k=count)[1].reshape(len(least), -1))
+    best[least] = np.minimum(best[least], exact)
     return best
+
+
+_NEAREST, _EXACT = 3, 100
+
+
+@dataclass(frozen=True, eq=False)
+class _Fans:
+    """The triangles around each vertex. faces: triangle numbers, those of vertex n from first[n] to first[n + 1]."""
+
+    corners: FloatArray
+    faces: NDArray[np.int64]
+    first: NDArray[np.int64]
+
+    @staticmethod
+    def of(surface: Surface) -> _Fans:
+        order = np.argsort(surface.faces.ravel(), kind="stable")
+        size = np.bincount(surface.faces.ravel(), minlength=len(surface.vertices_lps_mm))
+        return _Fans(surface.vertices_lps_mm[surface.faces], order // 3, np.concatenate([[0], np.cumsum(size)]))
+
+    def distance_mm(self, points: FloatArray, vertices: NDArray[np.int64]) -> FloatArray:
+        """(n,) least distance from (n, 3) points to the triangles around (n, k) vertices of each."""
+        best = np.full(len(points), np.inf)
+        for near in vertices.T:
+            first, size = self.first[near], self.first[near + 1] - self.first[near]
+            for n in range(int(size.max(initial=0))):
+                todo = size > n
+                triangles = self.corners[self.faces[first[todo] + n]]
+                best[todo] = np.minimum(best[todo], _to_triangles(points[todo], triangles))
+        return best
 
 
 def _to_triangles(points: FloatArray, corners: FloatArray) -> FloatArray:

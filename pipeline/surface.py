@@ -72,7 +72,7 @@ def level_of_mask(mask: Mask) -> Level:
     """
     part, fine_mm = _with_air(mask)
     spacing = part.geometry.spacing_mm
-    steps = np.maximum(1, np.round(spacing / fine_mm)).astype(int)
+    steps = np.maximum(1, np.floor(spacing / fine_mm + 0.5001)).astype(int)  # 1.5 mm with its rounding errors: 2
     fine = spacing / steps
     shape = (np.array(part.voxels.shape) - 1) * steps + 1
     # Zero lies half-way between two centers, whichever axis parts them.
@@ -104,7 +104,11 @@ def _with_air(mask: Mask) -> tuple[Mask, float]:
 
     Of a region too large for `FINE_MM`, only every second (fourth, ...) voxel is looked at.
     """
-    part = mask.crop(mask.geometry.box_around(mask.points_lps_mm(), pad_mm=0.0))
+    if mask.is_empty:
+        raise ValueError("the mask is empty")
+    # By whole voxels: through millimetres the box would depend on rounding, and with it the level a little.
+    (box,) = ndimage.find_objects(mask.voxels.view(np.uint8))
+    part = mask.crop(box)
     fine_mm = FINE_MM
     # Thin regions are never that large.
     while np.prod(np.array(part.voxels.shape) * np.maximum(1, part.geometry.spacing_mm / fine_mm)) > _MOST_POINTS:

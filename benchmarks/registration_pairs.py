@@ -1,0 +1,92 @@
+"""Pairs of scans of made patients for the registration benchmarks, with masks, rigid start and known partners."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.geometry import FloatArray, Geometry
+from pipeline.phantom import Phantom
+from pipeline.register import Where
+from pipeline.rigid import rigid_start
+from pipeline.sampling import box_of, extent_of
+from pipeline.transform import Transform, identity, resample_distance, sample_distance
+from pipeline.volume import Mask, Volume
+
+Map = Callable[[FloatArray], FloatArray]
+"""From (n, 3) points of the follow-up to points of the baseline, LPS mm."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two scans, where the cost looks, the rigid start, and points whose partners are known."""
+
+    name: str
+    followup: Volume
+    baseline: Volume
+    where: Where
+    start: Transform
+    start_s: float
+    points: FloatArray
+    partners: FloatArray
+
+
+def pair(phantom: Phantom, *, name: str) -> Pair:
+    """The pair of a phantom's first follow-up, with the true lesion cut out."""
+    made, plan = phantom.followups[0], phantom.plan
+    truth, lesion = made.truth, plan.lesions[0]
+    started = time.perf_counter()
+    region = box_of(lesion.tumor.points_lps_mm())
+    start = rigid_start(made.volume, plan.baseline, region=region)
+    start_s = time.perf_counter() - started
+    frame = made.volume.geometry.frame_uid
+    inner = box_of(truth.zone.points_lps_mm())
+    box = inner.grown(60.0).meet(extent_of(made.volume.geometry))
+    grid = box.grown(15.0).grid(2.0, frame)
+    base = box_of(start(box.corners())).grown(20.0).grid(2.0, plan.baseline.geometry.frame_uid)
+    where = Where(
+        box=box,
+        near=(inner.grown(30.0).meet(extent_of(made.volume.geometry)),),
+        organ=None if plan.organ_mask is None else _grown(plan.organ_mask, base, 10.0),
+        cut_baseline=_grown(lesion.tumor, base, 2.0),
+        cut_followup=_grown(truth.zone | truth.tumor, grid, 3.0),
+    )
+    points, partners = near_points(phantom)
+    return Pair(name, made.volume, plan.baseline, where, start, start_s, points, partners)
+
+
+def swapped(work: Pair) -> Pair:
+    """The same pair the other way round: the baseline is registered to the follow-up."""
+    start = work.start
+    back = Transform(start.from_frame_uid, start.to_frame_uid, np.linalg.inv(start.matrix))
+    grid = work.where.box.grown(15.0).grid(2.0, work.followup.geometry.frame_uid)
+    box = box_of(start(work.where.box.corners())).meet(extent_of(work.baseline.geometry))
+    organ = work.where.organ
+    where = Where(
+        box=box,
+        near=tuple(box_of(start(b.corners())).meet(box) for b in work.where.near),
+        organ=None if organ is None else Mask(resample_distance(organ, grid, start) > 0, grid),
+        cut_baseline=work.where.cut_followup,
+        cut_followup=work.where.cut_baseline,
+    )
+    return Pair(work.name, work.baseline, work.followup, where, back, work.start_s, work.partners, work.points)
+
+
+def near_points(phantom: Phantom) -> tuple[FloatArray, FloatArray]:
+    """(300, 3) liver points within 20 mm of the zone's edge, zone included, and their partners in the baseline."""
+    made = phantom.followups[0]
+    zone, organ = made.truth.zone, phantom.plan.organ_mask
+    assert organ is not None
+    box = box_of(zone.points_lps_mm()).grown(20.0)
+    tries = np.random.default_rng(5).uniform(box.low, box.high, (6000, 3))
+    there = made.truth.baseline_from_followup(tries)
+    inside = sample_distance(zone, tries) > -20.0
+    inside &= (sample_distance(organ, there) > 1.0) & made.volume.geometry.contains(tries)
+    return tries[inside][:300], there[inside][:300]
+
+
+def _grown(mask: Mask, grid: Geometry, by_mm: float) -> Mask:
+    return Mask(resample_distance(mask, grid, identity(grid.frame_uid)) > -by_mm, grid)
