@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from pipeline.assess import assess
+from pipeline.assessment import Assessment, LesionAssessment, Registration
+from pipeline.case import Case, Plan
+from pipeline.lesion import assess_lesion, segment, view_lesion
+from pipeline.organ import FoundOrgan
 from pipeline.phantom import Phantom, make_phantom
 from pipeline.phantom_stories import story
 
@@ -29,6 +35,37 @@ def shared() -> Path:
 def incomplete_phantom() -> Phantom:
     """A small liver patient whose tumor was not covered."""
     return make_phantom(story("incomplete"))
+
+
+@pytest.fixture(scope="session")
+def incomplete_assessment(incomplete_phantom: Phantom) -> Assessment:
+    """What the whole method says of that patient."""
+    return assess(incomplete_phantom.case())
+
+
+@pytest.fixture(scope="session")
+def assessed_again() -> Callable[[Case, Registration], LesionAssessment]:
+    """Assesses the first lesion of a case on a registration that was found before, which is what takes long."""
+
+    def assessed(case: Case, registration: Registration) -> LesionAssessment:
+        transform = registration.baseline_from_followup
+        assert transform is not None
+        organ = FoundOrgan(case.plan.organ_mask, "given by the plan")
+        view = view_lesion(case, case.plan.lesions[0], transform, organ)
+        return assess_lesion(case, view, segment(case, view), transform, registration.quality)
+
+    return assessed
+
+
+@pytest.fixture(scope="session")
+def assessed_with(
+    incomplete_phantom: Phantom,
+    incomplete_assessment: Assessment,
+    assessed_again: Callable[[Case, Registration], LesionAssessment],
+) -> Callable[[Plan], LesionAssessment]:
+    """Assesses the first lesion of another plan for the incomplete patient."""
+    followup, registration = incomplete_phantom.followups[0].followup, incomplete_assessment.registration
+    return lambda plan: assessed_again(Case(plan, followup), registration)
 
 
 @pytest.fixture(scope="session")
