@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.bias_field import evened
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.phantom import Phantom
 from pipeline.register import Where
@@ -37,10 +38,11 @@ class Pair:
 def pair(phantom: Phantom, *, name: str) -> Pair:
     """The pair of a phantom's first follow-up, with the true lesion cut out."""
     made, plan = phantom.followups[0], phantom.plan
+    followup, baseline = evened(made.volume), evened(plan.baseline)
     truth, lesion = made.truth, plan.lesions[0]
     started = time.perf_counter()
     region = box_of(lesion.tumor.points_lps_mm())
-    start = rigid_start(made.volume, plan.baseline, region=region)
+    start = rigid_start(followup, baseline, region=region)
     start_s = time.perf_counter() - started
     frame = made.volume.geometry.frame_uid
     inner = box_of(truth.zone.points_lps_mm())
@@ -55,7 +57,7 @@ def pair(phantom: Phantom, *, name: str) -> Pair:
         cut_followup=_grown(truth.zone | truth.tumor, grid, 3.0),
     )
     points, partners = near_points(phantom)
-    return Pair(name, made.volume, plan.baseline, where, start, start_s, points, partners)
+    return Pair(name, followup, baseline, where, start, start_s, points, partners)
 
 
 def swapped(work: Pair) -> Pair:

@@ -13,13 +13,15 @@ from registration_pairs import Map, Pair
 from pipeline.geometry import FloatArray
 from pipeline.itk import image_from
 from pipeline.register import Where
+from pipeline.sampling import window_of
 from pipeline.transform import Transform
+from pipeline.volume import Volume
 
 
 def _itk_inputs(work: Pair) -> tuple[sitk.Image, sitk.Image, sitk.Image, sitk.Image]:
     """Fixed and moving image and mask; the moving ones lie where the rigid start puts them."""
     back = np.linalg.inv(work.start.matrix)
-    fixed, moving = image_from(work.followup), image_from(work.baseline)
+    fixed, moving = (_windowed(v) for v in (work.followup, work.baseline))
     fixed_mask = _mask_like(fixed, work.where, work.start, followup=True)
     moving_mask = _mask_like(moving, work.where, work.start, followup=False)
     for image in (moving, moving_mask):
@@ -27,6 +29,12 @@ def _itk_inputs(work: Pair) -> tuple[sitk.Image, sitk.Image, sitk.Image, sitk.Im
         image.SetOrigin((back[:3, :3] @ np.array(image.GetOrigin()) + back[:3, 3]).tolist())
         image.SetDirection(turn.ravel().tolist())
     return fixed, moving, fixed_mask, moving_mask
+
+
+def _windowed(volume: Volume) -> sitk.Image:
+    """The image cut to the gray values of soft tissue, as we cut it: of 32 bins over all HU the liver has one."""
+    window = window_of(volume)
+    return sitk.Clamp(sitk.Cast(image_from(volume), sitk.sitkFloat32), sitk.sitkFloat32, window.low, window.high)
 
 
 def _mask_like(image: sitk.Image, where: Where, start: Transform, *, followup: bool) -> sitk.Image:
@@ -98,7 +106,7 @@ def _to_itk(image: sitk.Image) -> Any:
 
 
 def simpleitk(work: Pair) -> Map:
-    """SimpleITK's B-spline registration in its usual form: Mattes information, L-BFGS-B, three resolutions."""
+    """SimpleITK's B-spline registration in its usual form: Mattes information, line search, three resolutions."""
     fixed, moving, fixed_mask, moving_mask = _itk_inputs(work)
     spans = [n * s for n, s in zip(fixed.GetSize(), fixed.GetSpacing(), strict=True)]
     start = sitk.BSplineTransformInitializer(fixed, [max(1, round(span / 60.0)) for span in spans])
@@ -109,9 +117,9 @@ def simpleitk(work: Pair) -> Map:
     engine.SetMetricFixedMask(fixed_mask)
     engine.SetMetricMovingMask(moving_mask)
     engine.SetInterpolator(sitk.sitkLinear)
-    engine.SetOptimizerAsLBFGSB(gradientConvergenceTolerance=1e-5, numberOfIterations=60)
+    engine.SetOptimizerAsGradientDescentLineSearch(5.0, 100, convergenceMinimumValue=1e-4, convergenceWindowSize=5)
     engine.SetInitialTransformAsBSpline(start, inPlace=True, scaleFactors=[1, 2, 4])
     engine.SetShrinkFactorsPerLevel([4, 2, 1])
-    engine.SetSmoothingSigmasPerLevel([2, 1, 0])
+    engine.SetSmoothingSigmasPerLevel([4, 2, 1])
     found = engine.Execute(sitk.Cast(fixed, sitk.sitkFloat32), sitk.Cast(moving, sitk.sitkFloat32))
     return lambda points: _mapped(work, np.array([found.TransformPoint(p.tolist()) for p in points]))

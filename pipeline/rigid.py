@@ -18,7 +18,7 @@ from pipeline.similarity import negative_mutual_information, to_bins
 from pipeline.transform import Transform, resample
 from pipeline.volume import Volume
 
-COARSE_MM = 8.0
+FINE_MM, COARSE_MM = 3.0, 8.0
 _ROLLS_DEG = (0.0, -15.0, 15.0)
 _LEAST_OVERLAP = 0.3  # of the smaller image, for a translation to be considered
 
@@ -28,18 +28,37 @@ def rigid_start(followup: Volume, baseline: Volume, *, region: Box, device: str 
 
     region: the part of the baseline (LPS mm) that matters most; the second stage looks only there and 40 mm around.
     """
-    starts = _translations(followup, baseline)
     there = device_of(device)
-    coarse = _Pair.of(followup, baseline, spacing_mm=6.0, device=there)
-    whole = extent_of(followup.geometry)
     with ThreadPoolExecutor(2) as pool:
+        fixed, moving = pool.map(_Scan.of, (followup, baseline))
+        coarse = _Pair.of(fixed, moving, spacing_mm=6.0, device=there)
+        whole = extent_of(followup.geometry)
+        starts = _translations(fixed, moving)
         candidates = list(pool.map(lambda start: coarse.refine(start, whole, steps=40, rate=1.5), starts))
     best = min(candidates, key=lambda c: c[1])
-    fine = _Pair.of(followup, baseline, spacing_mm=3.0, device=there)
+    fine = _Pair.of(fixed, moving, spacing_mm=FINE_MM, device=there)
     back = Transform(baseline.geometry.frame_uid, followup.geometry.frame_uid, best[0]).inverse_points
     near = box_of(back(region.corners())).grown(40.0).meet(whole)
     matrix, _ = fine.refine(best[0], near, steps=60, rate=0.8)
     return Transform(baseline.geometry.frame_uid, followup.geometry.frame_uid, matrix)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    """A scan at `FINE_MM`, from which all coarser ones are made, and the gray values that carry anatomy."""
+
+    volume: Volume
+    window: Window
+
+    @staticmethod
+    def of(volume: Volume) -> _Scan:
+        window = window_of(volume)
+        values, geometry = smoothed(volume, spacing_mm=FINE_MM, low=window.low, high=window.high)
+        return _Scan(Volume(values, geometry, volume.quantity), window)
+
+    def at(self, spacing_mm: float) -> tuple[NDArray[np.float32], Geometry]:
+        """Values and grid at a coarser spacing."""
+        return smoothed(self.volume, spacing_mm=spacing_mm, low=self.window.low, high=self.window.high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +74,12 @@ class _Pair:
     device: torch.device
 
     @staticmethod
-    def of(followup: Volume, baseline: Volume, *, spacing_mm: float, device: torch.device) -> _Pair:
-        fw, mw = window_of(followup), window_of(baseline)
-        fixed = field_of(*smoothed(followup, spacing_mm=spacing_mm, low=fw.low, high=fw.high), device)
-        values, geometry = smoothed(baseline, spacing_mm=spacing_mm, low=mw.low, high=mw.high)
+    def of(followup: _Scan, baseline: _Scan, *, spacing_mm: float, device: torch.device) -> _Pair:
+        fixed = field_of(*followup.at(spacing_mm), device)
+        values, geometry = baseline.at(spacing_mm)
         inside = np.pad(np.ones(tuple(n - 2 for n in geometry.shape), np.float32), 1)
-        return _Pair(fixed, field_of(values, geometry, device), field_of(inside, geometry, device), fw, mw, spacing_mm,
-                     device)  # fmt: skip
+        return _Pair(fixed, field_of(values, geometry, device), field_of(inside, geometry, device),
+                     followup.window, baseline.window, spacing_mm, device)  # fmt: skip
 
     def refine(self, start: FloatArray, box: Box, *, steps: int, rate: float) -> tuple[FloatArray, float]:
         """(4, 4) baseline-from-follow-up matrix after Adam on six parameters, and its loss on a fixed lattice."""
@@ -117,19 +135,27 @@ def _rigid(six: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:
     return torch.cat([top, torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=six.dtype, device=six.device)])
 
 
-def _translations(followup: Volume, baseline: Volume) -> list[FloatArray]:
-    """(4, 4) starts: for each roll, the translation with the best masked correlation at `COARSE_MM`."""
-    starts: list[tuple[float, FloatArray]] = []
-    fw, mw = window_of(followup), window_of(baseline)
-    fixed, fixed_inside, fixed_grid = _coarse(followup, fw, 0.0)
+def _translations(followup: _Scan, baseline: _Scan) -> list[FloatArray]:
+    """(4, 4) starts: for each roll, the translation with the best masked correlation at `COARSE_MM`, and none at all.
+
+    The two best rolls; one that hardly differs from a start before it is left out.
+    """
+    scored: list[tuple[float, FloatArray]] = []
+    fixed, fixed_inside, fixed_grid = _coarse(followup, 0.0)
     for roll in _ROLLS_DEG:
-        moving, moving_inside, moving_grid = _coarse(baseline, mw, roll)
+        moving, moving_inside, moving_grid = _coarse(baseline, roll)
         score, shift = _best_shift(fixed, fixed_inside, moving, moving_inside)
         matrix = np.eye(4)
         matrix[:3, 3] = moving_grid.lps_of(np.zeros(3)) - fixed_grid.lps_of(np.zeros(3)) + shift[::-1] * COARSE_MM
-        starts.append((score, _roll(roll, baseline) @ matrix))
-    starts.sort(key=lambda s: -s[0])
-    return [matrix for _, matrix in starts[:2]] + [_identity_start(followup, baseline)]
+        scored.append((score, _roll(roll, baseline.volume) @ matrix))
+    scored.sort(key=lambda s: -s[0])
+    starts: list[FloatArray] = []
+    corners = extent_of(followup.volume.geometry).corners()
+    for matrix in [m for _, m in scored[:2]] + [_identity_start(followup.volume, baseline.volume)]:
+        apart = [np.linalg.norm(corners @ (matrix - m)[:3, :3].T + (matrix - m)[:3, 3], axis=1).max() for m in starts]
+        if not apart or min(apart) > COARSE_MM:
+            starts.append(matrix)
+    return starts
 
 
 def _identity_start(followup: Volume, baseline: Volume) -> FloatArray:
@@ -153,11 +179,10 @@ def _roll(degrees: float, baseline: Volume) -> FloatArray:
     return matrix
 
 
-def _coarse(
-    volume: Volume, window: Window, roll_deg: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], Geometry]:
+def _coarse(scan: _Scan, roll_deg: float) -> tuple[NDArray[np.float64], NDArray[np.float64], Geometry]:
     """Values in [0, 1] and where they are known, on an LPS-aligned grid at `COARSE_MM`, rolled by `roll_deg`."""
-    values, geometry = smoothed(volume, spacing_mm=COARSE_MM, low=window.low, high=window.high)
+    values, geometry = scan.at(COARSE_MM)
+    volume, window = scan.volume, scan.window
     box = extent_of(volume.geometry)
     frame = volume.geometry.frame_uid
     grid = Box(box.low + COARSE_MM / 2, box.high + COARSE_MM / 2).grid(COARSE_MM, frame)
