@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.bias_field import evened
-from pipeline.geometry import FloatArray, Geometry
+from pipeline.geometry import FloatArray
 from pipeline.phantom import Phantom
 from pipeline.register import Where
 from pipeline.rigid import rigid_start
 from pipeline.sampling import box_of, extent_of
-from pipeline.transform import Transform, identity, resample_distance, sample_distance
-from pipeline.volume import Mask, Volume
+from pipeline.transform import Transform, grown, identity, sample_distance
+from pipeline.volume import Volume
 
 Map = Callable[[FloatArray], FloatArray]
 """From (n, 3) points of the follow-up to points of the baseline, LPS mm."""
@@ -52,9 +52,9 @@ def pair(phantom: Phantom, *, name: str) -> Pair:
     where = Where(
         box=box,
         near=(inner.grown(30.0).meet(extent_of(made.volume.geometry)),),
-        organ=None if plan.organ_mask is None else _grown(plan.organ_mask, base, 10.0),
-        cut_baseline=_grown(lesion.tumor, base, 2.0),
-        cut_followup=_grown(truth.zone | truth.tumor, grid, 3.0),
+        organ=None if plan.organ_mask is None else grown([plan.organ_mask], base, identity(base.frame_uid), by_mm=10.0),
+        cut_baseline=grown([lesion.tumor], base, identity(base.frame_uid), by_mm=2.0),
+        cut_followup=grown([truth.zone | truth.tumor], grid, identity(frame), by_mm=3.0),
     )
     points, partners = near_points(phantom)
     return Pair(name, followup, baseline, where, start, start_s, points, partners)
@@ -70,7 +70,7 @@ def swapped(work: Pair) -> Pair:
     where = Where(
         box=box,
         near=tuple(box_of(start(b.corners())).meet(box) for b in work.where.near),
-        organ=None if organ is None else Mask(resample_distance(organ, grid, start) > 0, grid),
+        organ=None if organ is None else grown([organ], grid, start, by_mm=0.0),
         cut_baseline=work.where.cut_followup,
         cut_followup=work.where.cut_baseline,
     )
@@ -88,7 +88,3 @@ def near_points(phantom: Phantom) -> tuple[FloatArray, FloatArray]:
     inside = sample_distance(zone, tries) > -20.0
     inside &= (sample_distance(organ, there) > 1.0) & made.volume.geometry.contains(tries)
     return tries[inside][:300], there[inside][:300]
-
-
-def _grown(mask: Mask, grid: Geometry, by_mm: float) -> Mask:
-    return Mask(resample_distance(mask, grid, identity(grid.frame_uid)) > -by_mm, grid)

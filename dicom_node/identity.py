@@ -8,11 +8,11 @@ from datetime import date, datetime, timedelta
 from io import BytesIO
 
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from dicom_node.broken import BROKEN
 from dicom_node.records import Identity
 from dicom_node.refusal import Refused
 
@@ -64,16 +64,7 @@ def read_identity(encoded: bytes, transfer_syntax_uid: str) -> Identity:
             stop_when=_is_past_identity,
         )
         return identity_of(header)
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        OSError,
-        NotImplementedError,
-        RecursionError,
-        BytesLengthException,
-    ) as problem:
+    except BROKEN as problem:
         raise Refused("broken_dataset", f"The dataset cannot be read: {problem}.") from None
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from pipeline.assessment import Assessment, LesionAssessment, Reason, Registration, RegistrationQuality
 from pipeline.bias_field import evened
 from pipeline.case import Case, Plan
-from pipeline.geometry import Geometry
 from pipeline.judge import most_urgent, needs_review
 from pipeline.lesion import LesionView, assess_lesion, is_in_view, not_assessable, segment, view_lesion
 from pipeline.organ import FoundOrgan, find_organ
@@ -19,7 +18,7 @@ from pipeline.rigid import rigid_start
 from pipeline.sampling import Box, box_of, extent_of
 from pipeline.segment import Zone
 from pipeline.surface import surface_of_mask
-from pipeline.transform import Transform, identity, resample_distance
+from pipeline.transform import Transform, grown, identity
 from pipeline.trust import agreement_around, judge_registration, worst_of
 from pipeline.volume import Mask
 
@@ -153,7 +152,7 @@ def _where(case: Case, start: Transform, organ: FoundOrgan) -> Where:
     baseline_box = box_of(start(region.corners())).grown(20.0)
     base = baseline_box.grid(2.0, case.plan.baseline.geometry.frame_uid)
     tumors = [lesion.tumor for lesion in case.plan.lesions]
-    rim = _grown([organ.mask], base, ORGAN_RIM_MM, identity(base.frame_uid)) if organ.mask is not None else None
+    rim = grown([organ.mask], base, identity(base.frame_uid), by_mm=ORGAN_RIM_MM) if organ.mask is not None else None
     zones = [lesion.simulated_zone or lesion.tumor for lesion in case.plan.lesions]
     slack = PRIOR_CUT_MM + max(0.0 if x.simulated_zone else x.required_margin_mm for x in case.plan.lesions)
     followup_grid = region.grown(15.0).grid(2.0, case.followup.volume.geometry.frame_uid)
@@ -161,8 +160,8 @@ def _where(case: Case, start: Transform, organ: FoundOrgan) -> Where:
         box=region,
         near=near,
         organ=rim,
-        cut_baseline=_grown(tumors, base, TUMOR_CUT_MM, identity(base.frame_uid)),
-        cut_followup=_grown(zones, followup_grid, slack, start),
+        cut_baseline=grown(tumors, base, identity(base.frame_uid), by_mm=TUMOR_CUT_MM),
+        cut_followup=grown(zones, followup_grid, start, by_mm=slack),
     )
 
 
@@ -179,14 +178,13 @@ def _zone_cut(case: Case, transform: Transform, found: list[Zone | Reason]) -> M
     boxes += [box_of(transform.inverse_points(p.points_lps_mm())).grown(20.0) for p in planned]
     low, high = np.min([b.low for b in boxes], 0), np.max([b.high for b in boxes], 0)
     grid = Box(low, high).grid(1.5, whole.frame_uid)
-    same = identity(whole.frame_uid)
     out = Mask(np.zeros(grid.shape, bool), grid)
     zones = [z.mask for z in found if isinstance(z, Zone)]
     if zones:
-        out = out | _grown(zones, grid, ZONE_CUT_MM, same)
+        out = out | grown(zones, grid, identity(grid.frame_uid), by_mm=ZONE_CUT_MM)
     if planned:
-        out = out | _grown(planned, grid, PRIOR_CUT_MM, transform)
-    return out | _grown([x.tumor for x in case.plan.lesions], grid, TUMOR_CUT_MM, transform)
+        out = out | grown(planned, grid, transform, by_mm=PRIOR_CUT_MM)
+    return out | grown([x.tumor for x in case.plan.lesions], grid, transform, by_mm=TUMOR_CUT_MM)
 
 
 def _views(case: Case, transform: Transform, organ: FoundOrgan) -> list[LesionView]:
@@ -242,11 +240,3 @@ def _study_reasons(case: Case, lesions: tuple[LesionAssessment, ...], organ: Fou
             text += " Its applicators and protocol are not simulated yet."
         notes.append(Reason("no_simulated_zone", text))
     return (*seen.values(), *notes)
-
-
-def _grown(masks: list[Mask], grid: Geometry, by_mm: float, mask_from_grid: Transform) -> Mask:
-    """The union of regions grown by `by_mm`, on a grid."""
-    out = np.zeros(grid.shape, bool)
-    for mask in masks:
-        out |= resample_distance(mask, grid, mask_from_grid) > -by_mm
-    return Mask(out, grid)

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from pipeline.itk import image_from
 from pipeline.volume import Volume
 
+#: The shading is smooth over a hand's breadth, so this is fine enough. All three are this project's own choice, checked
+#: in docs/decisions/0044-shading-of-mr-is-taken-off-first.md.
 _STEP_MM = 8.0
+#: Fraction of the bright signal below which there is air.
 _BODY = 0.1
-"""Of the bright signal: below it there is air."""
 _ITERATIONS = (40, 40, 20)
 
 

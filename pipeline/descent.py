@@ -1,7 +1,7 @@
 """Gradient descent by Adam with a rate that falls like a cosine.
 
 Kingma and Ba, Adam, ICLR 2015 (arXiv:1412.6980). torch has both, but its optimizers import the whole compiler when the
-first one is made: 1.8 s of an assessment that takes 15.
+first one is made, which takes 1.8 s (docs/decisions/0045-our-own-adam.md).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import torch
 
 @dataclass(frozen=True)
 class Descent:
-    """steps; the first rate and the share of it that the last step still has; Adam's two memories."""
+    """steps; rate: how far, in the variables' own unit, a step goes at first, and last_share: at last, as a fraction of
+    that; memory: how much of the mean gradient and of its mean square is kept from step to step.
+    """
 
     steps: int
     rate: float
@@ -30,9 +32,10 @@ def descend(
     *,
     confine: Callable[[], None] = lambda: None,
 ) -> None:
-    """Changes the variables (leaves that require a gradient) in place so that the loss falls.
+    """Changes the variables (leaves of any shape that require a gradient) in place so that the loss, a scalar, falls.
 
-    confine: called after each step, to bring the variables back to where they may be.
+    confine: called after each step, to bring the variables back to where they may be. Raises RuntimeError, as torch
+    does, for a variable that the loss does not depend on.
     """
     first = [torch.zeros_like(v) for v in variables]
     second = [torch.zeros_like(v) for v in variables]

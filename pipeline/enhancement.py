@@ -35,8 +35,9 @@ _SPREAD_HU = 60.0
 BLOOD_UNENHANCED_HU = 75.0
 #: From here on a dark liver does not make the aorta doubtful.
 _BLOOD_SURELY_ENHANCED_HU = 100.0
-#: A liver below this is not filled yet, or fatty.
-_LIVER_UNENHANCED_HU = 75.0
+#: Livers without contrast stay below this, but for iron and amiodarone; one with contrast that does is not filled yet,
+#: or fatty.
+LIVER_UNENHANCED_HU = 75.0
 #: A liver from this on is enhanced even where no aorta shows it; iron or amiodarone can bring an unenhanced one close.
 LIVER_SURELY_ENHANCED_HU = 100.0
 
@@ -97,12 +98,12 @@ def _judged(aorta_hu: float | None, liver_hu: float | None) -> PhaseEstimate:
         return answer("unenhanced")  # whatever the liver: iron and amiodarone brighten it without contrast
     if liver_hu is None:
         return answer("arterial" if aorta_hu > 280 else "enhanced")
-    if aorta_hu < _BLOOD_SURELY_ENHANCED_HU and liver_hu < _LIVER_UNENHANCED_HU:
+    if aorta_hu < _BLOOD_SURELY_ENHANCED_HU and liver_hu < LIVER_UNENHANCED_HU:
         return answer("unknown")
     ratio = aorta_hu / liver_hu
     if ratio >= 2.5 and aorta_hu >= 180:
         return answer("arterial")
-    if liver_hu < _LIVER_UNENHANCED_HU and aorta_hu >= 180:
+    if liver_hu < LIVER_UNENHANCED_HU and aorta_hu >= 180:
         return answer("enhanced")  # late arterial or a fatty liver in the portal venous phase
     if ratio < 1.25 and aorta_hu < 130:
         return answer("delayed")

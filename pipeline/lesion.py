@@ -17,7 +17,7 @@ from pipeline.assessment import (
 from pipeline.case import Case, Lesion, Outcome
 from pipeline.contraction import contraction_mm
 from pipeline.coverage import inside
-from pipeline.enhancement import LIVER_SURELY_ENHANCED_HU
+from pipeline.enhancement import LIVER_SURELY_ENHANCED_HU, LIVER_UNENHANCED_HU
 from pipeline.geometry import Geometry
 from pipeline.judge import earlier_clean, judge_lesion
 from pipeline.margin import measure_margin
@@ -36,8 +36,6 @@ ROI_MM = 30.0
 #: 24 h later, a CT series of 26 ablations), so growth counts only against a later zone. The three weeks are this
 #: project's own choice.
 GROWTH_COUNTS_AFTER_DAYS = 21
-#: Livers without contrast stay below this on CT, but for iron and amiodarone, so it bears out tags, no more.
-UNENHANCED_LIVER_HU = 75.0
 
 
 _UNPROVEN = Reason(
@@ -114,7 +112,8 @@ def segment(case: Case, view: LesionView) -> Zone | Reason:
         return _UNPROVEN
     found = segment_zone(view.image, view.around, zone_is_darker=case.plan.organ != "lung")
     if isinstance(found, Zone) and on_scale and phase in ("unknown", "enhanced"):
-        least_hu = UNENHANCED_LIVER_HU if phase == "enhanced" else LIVER_SURELY_ENHANCED_HU
+        # What bears out tags need not prove contrast by itself.
+        least_hu = LIVER_UNENHANCED_HU if phase == "enhanced" else LIVER_SURELY_ENHANCED_HU
         return found if found.intensities.organ >= least_hu else _UNPROVEN
     return found
 

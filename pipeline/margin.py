@@ -11,6 +11,12 @@ from scipy.spatial import cKDTree
 from pipeline.geometry import FloatArray
 from pipeline.surface import Level, Surface
 
+_NEAREST = 3
+#: Points in the middle of a ball are as far from all of its surface, and a search for the very nearest vertex looks at
+#: every one; one that is content with a hundredth more does not.
+_SLACK = 0.01
+_EXACT = 100
+
 
 @dataclass(frozen=True, eq=False)
 class MarginMap:
@@ -36,48 +42,47 @@ class MarginMap:
 def measure_margin(tumor: Surface, zone: Level) -> MarginMap:
     """The margin at every vertex of the tumor surface; the zone's level gives the sign. Both in the follow-up's frame.
 
-    Raises ValueError for a zone without an inside.
+    Raises ValueError for a zone without an inside. The least margins, of which the minimal one is reported, are looked
+    up exactly, the others as `distance_to_surface_mm` does.
     """
-    distance = distance_to_surface_mm(tumor.vertices_lps_mm, zone.surface())
-    return MarginMap(tumor, np.where(zone.at(tumor.vertices_lps_mm) > 0, distance, -distance))
+    points, surface = tumor.vertices_lps_mm, _Fans.of(zone.surface())
+    sign = np.where(zone.at(points) > 0, 1.0, -1.0)
+    margin = sign * surface.distance_mm(points, slack=_SLACK)
+    least = np.argsort(margin)[:_EXACT]
+    margin[least] = sign[least] * surface.distance_mm(points[least], slack=0.0)
+    return MarginMap(tumor, margin)
 
 
 def distance_to_surface_mm(points: FloatArray, surface: Surface) -> FloatArray:
-    """(n,) distance from (n, 3) points to the nearest triangle of a mesh whose triangles are small and even.
-
-    Compared are the triangles around the `_NEAREST` nearest vertices. Those are looked up to one part in a hundred:
-    points in the middle of a ball are as far from all of its surface, and an exact search would look at every vertex.
-    For the points with the least distances, which make the minimal margin, the search is exact.
-    """
-    tree = cKDTree(surface.vertices_lps_mm)
-    count = min(_NEAREST, len(surface.vertices_lps_mm))
-    fans = _Fans.of(surface)
-    best = fans.distance_mm(points, tree.query(points, k=count, eps=0.01)[1].reshape(len(points), -1))
-    least = np.argsort(best)[:_EXACT]
-    exact = fans.distance_mm(points[least], tree.query(points[least], k=count)[1].reshape(len(least), -1))
-    best[least] = np.minimum(best[least], exact)
-    return best
-
-
-_NEAREST, _EXACT = 3, 100
+    """(n,) distance in mm from (n, 3) points to a mesh of small, even triangles; at most `_SLACK` of it too long."""
+    return _Fans.of(surface).distance_mm(points, slack=_SLACK)
 
 
 @dataclass(frozen=True, eq=False)
 class _Fans:
-    """The triangles around each vertex. faces: triangle numbers, those of vertex n from first[n] to first[n + 1]."""
+    """A mesh to measure distances to. corners: (m, 3, 3), of each triangle; tree: the vertices; faces: the triangles
+    around each vertex, those of vertex n from first[n] to first[n + 1].
+    """
 
     corners: FloatArray
+    tree: cKDTree
     faces: NDArray[np.int64]
     first: NDArray[np.int64]
 
     @staticmethod
     def of(surface: Surface) -> _Fans:
-        order = np.argsort(surface.faces.ravel(), kind="stable")
-        size = np.bincount(surface.faces.ravel(), minlength=len(surface.vertices_lps_mm))
-        return _Fans(surface.vertices_lps_mm[surface.faces], order // 3, np.concatenate([[0], np.cumsum(size)]))
+        vertices, faces = surface.vertices_lps_mm, surface.faces
+        order = np.argsort(faces.ravel(), kind="stable")
+        size = np.bincount(faces.ravel(), minlength=len(vertices))
+        return _Fans(vertices[faces], cKDTree(vertices), order // 3, np.concatenate([[0], np.cumsum(size)]))
 
-    def distance_mm(self, points: FloatArray, vertices: NDArray[np.int64]) -> FloatArray:
-        """(n,) least distance from (n, 3) points to the triangles around (n, k) vertices of each."""
+    def distance_mm(self, points: FloatArray, *, slack: float) -> FloatArray:
+        """(n,) least distance from (n, 3) points to the triangles around the `_NEAREST` nearest vertices of each.
+
+        slack: a vertex farther by this fraction counts as nearest too.
+        """
+        count = min(_NEAREST, self.tree.n)
+        vertices = self.tree.query(points, k=count, eps=slack)[1].reshape(len(points), -1)
         best = np.full(len(points), np.inf)
         for near in vertices.T:
             first, size = self.first[near], self.first[near + 1] - self.first[near]

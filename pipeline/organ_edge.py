@@ -27,8 +27,6 @@ def organ_depth_mm(organ: Mask, tumor: Mask, points_lps_mm: FloatArray, *, reach
     part = organ.crop(box)
     with_tumor = part.voxels | (resample_distance(tumor, part.geometry, identity(part.geometry.frame_uid)) > 0)
     whole = _closed(_continued(Mask(with_tumor, part.geometry), box, organ.geometry, reach_mm))
-    if whole.voxels.all():
-        return np.full(len(points_lps_mm), reach_mm)
     roughly = sample_distance(whole, points_lps_mm).astype(np.float64)
     depth = np.clip(roughly, -reach_mm, reach_mm)
     near = np.abs(roughly) < reach_mm + float(whole.geometry.spacing_mm.max())

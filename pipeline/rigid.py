@@ -136,9 +136,9 @@ def _rigid(six: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:
 
 
 def _translations(followup: _Scan, baseline: _Scan) -> list[FloatArray]:
-    """(4, 4) starts: for each roll, the translation with the best masked correlation at `COARSE_MM`, and none at all.
-
-    The two best rolls; one that hardly differs from a start before it is left out.
+    """(4, 4) baseline-from-follow-up starts: of each of the two best rolls the translation with the best masked
+    correlation at `COARSE_MM`, then the identity start. One that moves no corner of the scan by more than `COARSE_MM`
+    from a start before it is left out.
     """
     scored: list[tuple[float, FloatArray]] = []
     fixed, fixed_inside, fixed_grid = _coarse(followup, 0.0)

@@ -159,13 +159,18 @@ def spline_grid(box: Box, spacing_mm: float, frame_uid: str) -> Geometry:
     return upright_grid(cells[::-1] + 3, spacing_mm, middle - (cells / 2 + 1) * spacing_mm, frame_uid)
 
 
+def cubic_weights(t: torch.Tensor) -> torch.Tensor:
+    """(n, 4) weights of a cubic B-spline's four nearest points, for (n,) places from 0 to 1 between the middle two."""
+    one = 1 - t
+    return torch.stack([one**3, 3 * t**3 - 6 * t**2 + 4, 3 * one**3 - 6 * one**2 + 4, t**3], 1) / 6
+
+
 def spline_basis(coordinates: torch.Tensor, origin_mm: float, spacing_mm: float, count: int) -> torch.Tensor:
     """(n, count) cubic B-spline weights of `count` control points at (n,) coordinates along one axis."""
     position = (coordinates - origin_mm) / spacing_mm
     base = position.floor().clamp(1, count - 3)
     t = (position - base).clamp(0, 1)
-    one = 1 - t
-    weights = torch.stack([one**3, 3 * t**3 - 6 * t**2 + 4, 3 * one**3 - 6 * one**2 + 4, t**3], 1) / 6
+    weights = cubic_weights(t)
     out = torch.zeros(len(coordinates), count, dtype=coordinates.dtype, device=coordinates.device)
     return out.scatter_add_(1, base.long()[:, None] + torch.arange(-1, 3, device=coordinates.device), weights)
 

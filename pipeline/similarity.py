@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.sampling import cubic_weights
+
 BINS = 32
 _PAD = 2  # bins kept free at each end, so that a window never leaves the histogram
 
@@ -75,6 +77,5 @@ def _window(position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.T
     t = position - base
     bins = base.long()[:, None] + torch.arange(-1, 3, device=position.device)
     one = 1 - t
-    weight = torch.stack([one**3, 3 * t**3 - 6 * t**2 + 4, 3 * one**3 - 6 * one**2 + 4, t**3], 1) / 6
     slope = torch.stack([-(one**2), 3 * t**2 - 4 * t, -3 * one**2 + 4 * one, t**2], 1) / 2
-    return bins, weight, slope
+    return bins, cubic_weights(t), slope

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,6 +175,14 @@ def resample_distance(source: Mask, onto: Geometry, source_from_onto: Transform)
     for slab, part in _slabs(onto):
         out[slab] = sample_distance(source, source_from_onto(part.grid_lps()))
     return out
+
+
+def grown(masks: Iterable[Mask], onto: Geometry, masks_from_onto: Transform, *, by_mm: float) -> Mask:
+    """The union of regions, each grown by `by_mm` in its own frame, on the grid `onto`. Raises FrameMismatch."""
+    out = np.zeros(onto.shape, bool)
+    for mask in masks:
+        out |= resample_distance(mask, onto, masks_from_onto) > -by_mm
+    return Mask(out, onto)
 
 
 def sample_distance(source: Mask, points_lps_mm: FloatArray) -> NDArray[np.float32]:

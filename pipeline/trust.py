@@ -9,7 +9,7 @@ from scipy import ndimage
 from pipeline.assessment import Reason, RegistrationQuality
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.sampling import Box
-from pipeline.transform import Transform, identity, resample, resample_distance
+from pipeline.transform import Transform, grown, identity, resample
 from pipeline.volume import Mask, Volume
 
 #: Beyond these a registration is refused. Same patient (real and made, other phase, other scanner): agreement 0.97 to
@@ -20,6 +20,7 @@ JACOBIAN_RANGE = (0.5, 1.8)
 MOST_EXPECTED_ERROR_MM = 4.0
 FINE_MM, COARSE_MM = 1.5, 10.0
 REACH_MM = 40.0
+LEFT_OUT_MM = 3.0  # around tumors and zones
 _FLOOR_MM = 0.4  # what two halves of the same images share, and so cannot see in each other
 
 
@@ -94,7 +95,8 @@ def agreement_around(
     moved = np.clip(resample(baseline, grid, transform), low, high)
     known = np.isfinite(moved) & np.isfinite(fixed)
     moved = ndimage.gaussian_filter(np.where(known, moved, 0.0), FINE_MM / grid.spacing_mm)
-    wanted = ~(_inside(zone, grid, same) | _inside(tumor, grid, transform))
+    left_out = grown([zone], grid, same, by_mm=LEFT_OUT_MM) | grown([tumor], grid, transform, by_mm=LEFT_OUT_MM)
+    wanted = ~left_out.voxels
     use = wanted & known
     if use.sum() < 500:
         return 0.0
@@ -108,8 +110,3 @@ def _detail(values: NDArray[np.float32], use: NDArray[np.bool_], grid: Geometry)
     weight = ndimage.gaussian_filter(use.astype(np.float32), COARSE_MM / grid.spacing_mm)
     average = ndimage.gaussian_filter(np.where(use, values, 0.0), COARSE_MM / grid.spacing_mm)
     return np.asarray(values - average / np.maximum(weight, 1e-3), np.float32)
-
-
-def _inside(mask: Mask, grid: Geometry, mask_from_grid: Transform) -> NDArray[np.bool_]:
-    """Voxels of the grid within 3 mm of the region."""
-    return np.asarray(resample_distance(mask, grid, mask_from_grid) > -3.0)

@@ -12,6 +12,9 @@ from scipy import ndimage
 
 from pipeline.geometry import Geometry, GeometryMismatch, frozen
 
+#: Farther than any edge in a scan.
+NO_EDGE_MM = 1e4
+
 Quantity = Literal["ct_hu", "mr_signal"]
 
 
@@ -111,12 +114,13 @@ def _crop(geometry: Geometry, box: tuple[slice, slice, slice]) -> Geometry:
 
 
 def signed_distance_mm(mask: Mask) -> NDArray[np.float32]:
-    """float32 ``[k, j, i]`` distance to the region's edge, positive inside, zero half-way between voxel centers."""
+    """float32 ``[k, j, i]`` distance to the region's edge, positive inside, zero half-way between voxel centers.
+
+    Without an edge on the grid: `NO_EDGE_MM`, a number that can be interpolated, with the sign of what fills the grid.
+    """
     spacing = mask.geometry.spacing_mm
-    if mask.is_empty:
-        return np.full(mask.geometry.shape, -np.inf, np.float32)
-    if mask.voxels.all():
-        return np.full(mask.geometry.shape, np.inf, np.float32)
+    if mask.is_empty or mask.voxels.all():
+        return np.full(mask.geometry.shape, -NO_EDGE_MM if mask.is_empty else NO_EDGE_MM, np.float32)
     inside = ndimage.distance_transform_edt(mask.voxels, sampling=spacing)
     outside = ndimage.distance_transform_edt(~mask.voxels, sampling=spacing)
     half = float(spacing.min()) / 2

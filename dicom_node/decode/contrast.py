@@ -8,7 +8,8 @@ from typing import Any
 
 from pydicom import Dataset
 
-from dicom_node.decode.files import BROKEN, Header
+from dicom_node.broken import BROKEN
+from dicom_node.decode.files import Header
 from dicom_node.decode.series import Acquisition
 
 #: Agent: none was given.

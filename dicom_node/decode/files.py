@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from pydicom import Dataset, dcmread
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -21,25 +19,9 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
+from dicom_node.broken import BROKEN
 from dicom_node.refusal import Refused
 
-#: What pydicom and the decoders raise for bytes that are not what they claim to be.
-BROKEN = (
-    InvalidDicomError,
-    BytesLengthException,
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    NotImplementedError,
-    AssertionError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
 #: Enough to sort an archive into patients, studies and series; pass as `tags` where memory counts.
 INDEX_TAGS = (
     "SOPClassUID",

@@ -22,7 +22,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from dicom_node.decode.files import BROKEN, Header
+from dicom_node.broken import BROKEN
+from dicom_node.decode.files import Header
 from dicom_node.decode.pixels import Rescale, check_grayscale, rescale_of
 from dicom_node.refusal import Refused
 

@@ -12,7 +12,8 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
-from dicom_node.decode.files import BROKEN, Header, quiet
+from dicom_node.broken import BROKEN
+from dicom_node.decode.files import Header, quiet
 from dicom_node.refusal import Refused
 
 #: JPEG processes 1 to 14, retired ones included, are read by GDCM: pydicom leaves 12 bit and the retired ones out.
@@ -116,7 +117,7 @@ def _by_pydicom(header: Header, syntax: UID) -> NDArray[Any]:
     try:
         decoder = get_decoder(syntax)
         usable = decoder.is_available
-    except NotImplementedError:
+    except NotImplementedError:  # how pydicom says that it knows no decoder for a syntax
         usable = False
     if not usable:
         raise Refused("unsupported_transfer_syntax", _syntax_text(name, syntax))

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pydicom.uid import RTStructureSetStorage
 from scipy import ndimage
 
+from dicom_node.broken import BROKEN
 from dicom_node.decode.contours import contours_of, roi_voxels
-from dicom_node.decode.files import BROKEN, Header, quiet
+from dicom_node.decode.files import Header, quiet
 from dicom_node.decode.segment import SEGMENTATION_CLASSES, segment_voxels
 from dicom_node.nifti import lps_from_index
 from dicom_node.refusal import Refused

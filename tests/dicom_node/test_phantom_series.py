@@ -78,7 +78,7 @@ def test_the_truth_lies_on_the_followups_grid(written: PhantomFolder, progressio
         assert center == pytest.approx(followup.truth.zone.centroid_lps_mm, abs=1e-3)
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools is not installed")
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is not installed (apt-get install dicom3tools)")
 def test_dciodvfy_finds_no_error(written: PhantomFolder) -> None:
     files = [next(folder.iterdir()) for folder in (written.baseline, *written.followups)]
     for path in [*files, written.plan.parent / "regions.dcm"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from pipeline.enhancement import _judged, estimate_phase
 from pipeline.geometry import Geometry
 from pipeline.volume import Volume
 
-SHARED = Path(__file__).parents[2].parent / "shared"
 REAL = [
     ("real/hcc015", "4", 0, "arterial"),
     ("real/hcc015", "103", 0, "portal_venous"),
@@ -28,15 +28,22 @@ REAL = [
 ]
 
 
-def acquisition(folder: str, series: str, number: int) -> Acquisition:
-    if not SHARED.is_dir():
-        pytest.skip("the shared data do not lie beside the repository")
-    headers = [h for h in scan([SHARED / folder]).headers if not series or h.text("SeriesNumber") == series]
-    return read_series(headers).acquisitions[number]
+Acquired = Callable[[str, str, int], Acquisition]
+
+
+@pytest.fixture(scope="session")
+def acquisition(shared: Path) -> Acquired:
+    """A scan of the shared data: folder, series (empty: the only one), number of the acquisition."""
+
+    def read(folder: str, series: str, number: int) -> Acquisition:
+        headers = [h for h in scan([shared / folder]).headers if not series or h.text("SeriesNumber") == series]
+        return read_series(headers).acquisitions[number]
+
+    return read
 
 
 @pytest.mark.parametrize(("folder", "series", "number", "phase"), REAL)
-def test_real_scans(folder, series, number, phase):
+def test_real_scans(folder, series, number, phase, acquisition):
     estimate = estimate_phase(read_volume(acquisition(folder, series, number)))
     assert estimate.phase == phase, estimate
     assert estimate.reason.endswith(".")
@@ -52,14 +59,14 @@ def recolored(volume: Volume, soft) -> Volume:
 
 
 @pytest.mark.parametrize("folder", ["cases/dev1/baseline", "cases/dev3/followup-1", "quirks/jpeg2000_ct"])
-def test_contrast_taken_down_reads_as_unenhanced(folder):
+def test_contrast_taken_down_reads_as_unenhanced(folder, acquisition):
     volume = recolored(read_volume(acquisition(folder, "", 0)), lambda hu: 48 + 0.05 * (hu - 100))
     estimate = estimate_phase(volume)
     assert estimate.phase == "unenhanced", estimate
 
 
 @pytest.mark.parametrize("folder", ["cases/dev1/baseline", "cases/dev3/followup-1"])
-def test_a_liver_bright_by_amiodarone_or_iron_is_no_contrast(folder):
+def test_a_liver_bright_by_amiodarone_or_iron_is_no_contrast(folder, acquisition):
     """Only the liver keeps its brightness."""
     scan = read_volume(acquisition(folder, "", 0))
     liver_hu = estimate_phase(scan).liver_hu
@@ -69,13 +76,13 @@ def test_a_liver_bright_by_amiodarone_or_iron_is_no_contrast(folder):
     assert estimate.phase == "unenhanced", estimate
 
 
-def test_contrast_washed_out_reads_as_delayed():
+def test_contrast_washed_out_reads_as_delayed(acquisition):
     volume = recolored(read_volume(acquisition("cases/dev3/baseline", "", 0)), lambda hu: 88 + 0.25 * (hu - 100))
     assert estimate_phase(volume).phase == "delayed"
 
 
 @pytest.fixture(scope="module")
-def venous() -> Volume:
+def venous(acquisition) -> Volume:
     return read_volume(acquisition("cases/dev2/followup-1", "", 0))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.geometry import Geometry
-from pipeline.margin import distance_to_surface_mm, measure_margin
+from pipeline.margin import _to_triangles, distance_to_surface_mm, measure_margin
 from pipeline.surface import level_of_mask, surface_of_mask
 from pipeline.volume import Mask
 
@@ -63,6 +63,19 @@ def test_distance_to_triangles_equals_brute_force() -> None:
     fast = distance_to_surface_mm(points, surface)
     assert (fast <= slow + 1e-9).all()
     assert np.abs(fast - slow).max() < 0.2
+
+
+@pytest.mark.parametrize("radius", [7.0, 14.0], ids=["covered", "zone within the tumor"])
+def test_the_minimal_margin_is_that_of_the_nearest_triangle_on_either_side(radius: float) -> None:
+    """Outside the zone it is the greatest distance that counts; nearly concentric balls make all of them alike."""
+    g = grid((1.5, 1.0, 1.0), (34, 48, 48))
+    tumor, zone = surface_of_mask(ball(g, (0.3, -0.2, 0.1), radius)), level_of_mask(ball(g, (0, 0, 0), 10))
+    corners = (surface := zone.surface()).vertices_lps_mm[surface.faces]
+    slow = np.array([_to_triangles(p[None], corners).min() for p in tumor.vertices_lps_mm])
+    signed = np.where(zone.at(tumor.vertices_lps_mm) > 0, slow, -slow)
+    found = measure_margin(tumor, zone)
+    assert found.minimal_margin_mm == pytest.approx(signed.min(), abs=1e-6)
+    assert np.abs(found.distance_mm - signed).max() < 0.01 * slow.max()
 
 
 @settings(max_examples=8, deadline=None)

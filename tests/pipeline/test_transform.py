@@ -13,13 +13,15 @@ from pipeline.itk import image_from
 from pipeline.transform import (
     SplineField,
     Transform,
+    grown,
     identity,
     itk_transform,
     resample,
     resample_distance,
+    sample_distance,
     transform_from_itk,
 )
-from pipeline.volume import Mask, Volume, signed_distance_mm
+from pipeline.volume import NO_EDGE_MM, Mask, Volume, signed_distance_mm
 
 
 def grid(shape: tuple[int, int, int], spacing: tuple[float, float, float], first: FloatArray, frame: str) -> Geometry:
@@ -177,5 +179,21 @@ def test_distance_is_that_of_a_ball() -> None:
 
 def test_distance_of_nothing_and_of_everything() -> None:
     geometry = grid((4, 4, 4), (1.0, 1.0, 1.0), np.zeros(3), "a")
-    assert (signed_distance_mm(Mask(np.zeros((4, 4, 4), bool), geometry)) == -np.inf).all()
-    assert (signed_distance_mm(Mask(np.ones((4, 4, 4), bool), geometry)) == np.inf).all()
+    everything = Mask(np.ones((4, 4, 4), bool), geometry)
+    assert (signed_distance_mm(Mask(np.zeros((4, 4, 4), bool), geometry)) == -NO_EDGE_MM).all()
+    assert (signed_distance_mm(everything) == NO_EDGE_MM).all()
+    # Also between voxels, where infinity would become no number at all: an organ that fills the scan holds the lesion.
+    assert sample_distance(everything, np.array([[1.0, 1.0, 1.0], [1.3, 2.0, 0.6]])).tolist() == [NO_EDGE_MM] * 2
+
+
+def test_regions_grow_together_on_another_grid() -> None:
+    source = grid((25, 40, 40), (3.0, 1.5, 1.5), np.array([-30.0, -30.0, -36.0]), "a")
+    onto = grid((40, 40, 40), (2.0, 2.0, 2.0), np.full(3, -40.0), "a")
+    points = source.grid_lps()
+    centers = (np.array([-8.0, 0.0, 0.0]), np.array([8.0, 0.0, 0.0]))
+    balls = [Mask(np.linalg.norm(points - c, axis=-1) < 6, source) for c in centers]
+    away = np.min([np.linalg.norm(onto.grid_lps() - c, axis=-1) for c in centers], 0)
+    found = grown(balls, onto, identity("a"), by_mm=5.0).voxels
+    assert found[away < 9.5].all()
+    assert not found[away > 12.5].any()
+    assert not grown([], onto, identity("a"), by_mm=5.0).voxels.any()

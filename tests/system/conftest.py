@@ -22,7 +22,6 @@ import pytest
 
 from dicom_node.phantom_series import PhantomFolder, write_phantom
 
-SHARED = Path(__file__).parents[3] / "shared"
 #: Ours, not pynetdicom's commands of the same names, which a virtual environment puts in front of them.
 DCMTK = Path("/usr/bin")
 
@@ -223,7 +222,6 @@ def node(tmp_path: Path) -> Iterator[ServedNode]:
 class Tools:
     """For test modules, which cannot import each other."""
 
-    shared: Path = SHARED
     run = staticmethod(run)
     marginwatch = staticmethod(marginwatch)
     wait_until = staticmethod(wait_until)

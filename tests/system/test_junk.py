@@ -26,8 +26,6 @@ def test_the_node_stays_up_whatever_comes(node, phantom, tools, tmp_path):
         environment = {**os.environ, "TCP_NODELAY": "1"}
         command = [tools.need("storescu", "dcmtk"), "-aec", "MARGINWATCH", "127.0.0.1", str(node.dicom_port), str(file)]
         subprocess.run(command, capture_output=True, check=False, env=environment, timeout=60)
-    if (tools.shared / "quirks").is_dir():
-        node.send(tools.shared / "quirks", check=False)
     for noise in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00\xff\xff\xff\xff", os.urandom(4096)):
         with socket.create_connection(("127.0.0.1", node.dicom_port)) as connection:
             connection.sendall(noise)
@@ -38,4 +36,12 @@ def test_the_node_stays_up_whatever_comes(node, phantom, tools, tmp_path):
     assert subprocess.run(echo, check=False).returncode == 0
     outside = [path for path in node.folder.iterdir() if path.name not in ("data", "node.toml", "node.log")]
     assert outside == []
+    assert "Traceback" not in (node.folder / "node.log").read_text()
+
+
+def test_the_quirks_of_real_scanners_are_stored_or_turned_away(node, shared):
+    node.start()
+    node.send(shared / "quirks", check=False)
+    assert node.answers()
+    assert list((node.folder / "data" / "instances").rglob("*.dcm"))
     assert "Traceback" not in (node.folder / "node.log").read_text()

@@ -99,10 +99,8 @@ def test_the_page_shows_the_verdict_in_a_browser(node_with_pacs, tools, tmp_path
     assert all(url.startswith(node_with_pacs.url) for url in requests)
 
 
-def test_dev2_goes_from_storescu_to_orthanc(node_with_pacs, tools):
-    case = tools.shared / "cases" / "dev2"
-    if not case.is_dir():
-        pytest.skip("the case dev2 is not here (../shared)")
+def test_dev2_goes_from_storescu_to_orthanc(node_with_pacs, tools, shared):
+    case = shared / "cases" / "dev2"
     study = assessed(node_with_pacs, tools, case / "plan", case / "baseline", case / "followup-1")
     assert study["outcome"] == "incomplete_coverage", study
     check_results_in(node_with_pacs.pacs, study["study_instance_uid"], tools)

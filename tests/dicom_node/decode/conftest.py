@@ -1,4 +1,4 @@
-"""Small made series to decode, and the shared data where they lie beside the repository."""
+"""Small made series to decode."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage, generate_uid
 
-SHARED = Path(__file__).parents[3].parent / "shared"
 FRAME_UID = "1.2.3.77"
 
 
@@ -172,13 +171,6 @@ class MadeCase:
         self.plan.parent.mkdir(parents=True, exist_ok=True)
         self.plan.write_text(json.dumps(self.document if document is None else document))
         return self.plan
-
-
-@pytest.fixture
-def shared() -> Path:
-    if not SHARED.is_dir():
-        pytest.skip("the shared data do not lie beside the repository")
-    return SHARED
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ REFUSED = {
 #: How far the lossy copies of the one slice may lie from the original on average, in HU: 8 bit, 12 bit, near-lossless.
 LOSSY_HU = {"50": 20.0, "51": 5.0, "53": 5.0, "55": 5.0, "81": 1.0, "91": 1.0}
 
-pytestmark = pytest.mark.skipif(not FILES, reason="the shared data do not lie beside the repository")
+pytestmark = pytest.mark.skipif(not FILES, reason="the folder ../shared/quirks is not here")
 
 
 def name_of(path: Path) -> str:
@@ -96,7 +96,7 @@ def _hounsfield(path: Path) -> np.ndarray:
 def test_the_pixels_are_those_of_dcmtk(tmp_path, pattern, tool):
     command = Path("/usr/bin") / tool
     if not command.exists():
-        pytest.skip(f"{tool} of dcmtk is not installed")
+        pytest.skip(f"{tool} is not installed (apt-get install dcmtk)")
     (path,) = (QUIRKS / "one_slice_in_15_syntaxes").glob(pattern)
     plain = tmp_path / "plain.dcm"
     subprocess.run(
