@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.assess import assess
 from pipeline.assessment import LesionAssessment, Margin
-from pipeline.case import Plan
+from pipeline.case import Case, Plan
 from pipeline.geometry import FloatArray, upright_grid
 from pipeline.judge import judge_lesion
 from pipeline.margin import measure_margin
@@ -130,12 +131,12 @@ def test_an_assessment_says_where_the_thin_place_is_and_flags_the_vessel_there(
 
 
 def test_an_organ_mask_that_hugs_the_tumor_is_doubted_and_a_far_vessel_is_no_matter(
-    incomplete_phantom: Phantom, assessed_with: Callable[[Plan], LesionAssessment]
+    incomplete_phantom: Phantom,
 ) -> None:
-    """As its own organ, a tumor would be at the edge all over and need no margin at all."""
+    """As its own organ, a tumor would be at the edge all over and need no margin at all; registered by it, too."""
     plan = incomplete_phantom.plan
     odd = replace(plan, organ_mask=plan.lesions[0].tumor, vessel_mask=vessels_from(incomplete_phantom, 60.0, 66.0))
-    found = assessed_with(odd)
+    found = assess(Case(odd, incomplete_phantom.followups[0].followup)).lesions[0]
     assert found.outcome != "complete"
     assert found.margin is None or found.margin.organ_limited_margin_mm is None
     assert "vessel_at_thin_margin" not in [r.code for r in found.reasons]
