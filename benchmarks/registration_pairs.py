@@ -11,11 +11,11 @@ import numpy as np
 from pipeline.bias_field import evened
 from pipeline.geometry import FloatArray
 from pipeline.phantom import Phantom
-from pipeline.register import Where
 from pipeline.rigid import rigid_start
 from pipeline.sampling import box_of, extent_of
 from pipeline.transform import Transform, grown, identity, sample_distance
 from pipeline.volume import Volume
+from pipeline.where import Where
 
 Map = Callable[[FloatArray], FloatArray]
 """From (n, 3) points of the follow-up to points of the baseline, LPS mm."""
@@ -52,9 +52,11 @@ def pair(phantom: Phantom, *, name: str) -> Pair:
     where = Where(
         box=box,
         near=(inner.grown(30.0).meet(extent_of(made.volume.geometry)),),
-        organ=None if plan.organ_mask is None else grown([plan.organ_mask], base, identity(base.frame_uid), by_mm=10.0),
-        cut_baseline=grown([lesion.tumor], base, identity(base.frame_uid), by_mm=2.0),
-        cut_followup=grown([truth.zone | truth.tumor], grid, identity(frame), by_mm=3.0),
+        organ_moving=None
+        if plan.organ_mask is None
+        else grown([plan.organ_mask], base, identity(base.frame_uid), by_mm=10.0),
+        cut_moving=grown([lesion.tumor], base, identity(base.frame_uid), by_mm=2.0),
+        cut_fixed=grown([truth.zone | truth.tumor], grid, identity(frame), by_mm=3.0),
     )
     points, partners = near_points(phantom)
     return Pair(name, followup, baseline, where, start, start_s, points, partners)
@@ -63,17 +65,8 @@ def pair(phantom: Phantom, *, name: str) -> Pair:
 def swapped(work: Pair) -> Pair:
     """The same pair the other way round: the baseline is registered to the follow-up."""
     start = work.start
-    back = Transform(start.from_frame_uid, start.to_frame_uid, np.linalg.inv(start.matrix))
-    grid = work.where.box.grown(15.0).grid(2.0, work.followup.geometry.frame_uid)
-    box = box_of(start(work.where.box.corners())).meet(extent_of(work.baseline.geometry))
-    organ = work.where.organ
-    where = Where(
-        box=box,
-        near=tuple(box_of(start(b.corners())).meet(box) for b in work.where.near),
-        organ=None if organ is None else grown([organ], grid, start, by_mm=0.0),
-        cut_baseline=work.where.cut_followup,
-        cut_followup=work.where.cut_baseline,
-    )
+    back = Transform(start.from_frame_uid, start.to_frame_uid, np.asarray(np.linalg.inv(start.matrix), float))
+    where = work.where.swapped(back, work.baseline.geometry)
     return Pair(work.name, work.baseline, work.followup, where, back, work.start_s, work.partners, work.points)
 
 

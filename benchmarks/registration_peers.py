@@ -12,10 +12,10 @@ from registration_pairs import Map, Pair
 
 from pipeline.geometry import FloatArray
 from pipeline.itk import image_from
-from pipeline.register import Where
 from pipeline.sampling import window_of
 from pipeline.transform import Transform
 from pipeline.volume import Volume
+from pipeline.where import Where
 
 
 def _itk_inputs(work: Pair) -> tuple[sitk.Image, sitk.Image, sitk.Image, sitk.Image]:
@@ -38,7 +38,9 @@ def _windowed(volume: Volume) -> sitk.Image:
 
 
 def _mask_like(image: sitk.Image, where: Where, start: Transform, *, followup: bool) -> sitk.Image:
-    organ, tumor, zone = (image_from(m) for m in (where.organ, where.cut_baseline, where.cut_followup) if m is not None)
+    organ, tumor, zone = (
+        image_from(m) for m in (where.organ_moving, where.cut_moving, where.cut_fixed) if m is not None
+    )
     to_baseline, from_baseline = sitk.AffineTransform(3), sitk.AffineTransform(3)
     for transform, matrix in ((to_baseline, start.matrix), (from_baseline, np.linalg.inv(start.matrix))):
         transform.SetMatrix(matrix[:3, :3].ravel().tolist())

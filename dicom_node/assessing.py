@@ -38,7 +38,7 @@ def assess_files(
     from dicom_node.results.folder import write_results
     from pipeline.assess import assess
 
-    # The registration runs its halves side by side; more threads inside each only wait for one another.
+    # The registration runs its two ways side by side; more threads inside each only wait for one another.
     torch.set_num_threads(1)
     ready = time.monotonic()
     progress("decode")

@@ -9,11 +9,13 @@ import numpy as np
 
 from pipeline.assessment import Assessment, LesionAssessment, Reason, Registration, RegistrationQuality
 from pipeline.bias_field import evened
-from pipeline.case import Case, Plan
+from pipeline.both_ways import BothWays, both_ways_from, deform_both_ways
+from pipeline.case import Case, Lesion, Plan
 from pipeline.judge import most_urgent, needs_review
 from pipeline.lesion import LesionView, assess_lesion, is_in_view, not_assessable, segment, view_lesion
 from pipeline.organ import FoundOrgan, find_organ
-from pipeline.register import COARSE_LEVELS, FINE_LEVELS, Where, deform_in_halves, mean_of
+from pipeline.register import COARSE_LEVELS, FINE_LEVELS
+from pipeline.registration_error import RegistrationErrors, registration_errors
 from pipeline.rigid import rigid_start
 from pipeline.sampling import Box, box_of, extent_of
 from pipeline.segment import Zone
@@ -21,6 +23,7 @@ from pipeline.surface import surface_of_mask
 from pipeline.transform import Transform, grown, identity
 from pipeline.trust import agreement_around, judge_registration, worst_of
 from pipeline.volume import Mask
+from pipeline.where import Where
 
 REGION_MM = 60.0  # how far around the lesions the registration looks
 NEAR_MM = 30.0  # how far it looks closely
@@ -64,18 +67,18 @@ def assess(
     whole, case = case, replace(case, plan=_without(case.plan, unseen))
     where = _where(case, start, organ)
     followup, baseline = case.followup.volume, case.plan.baseline
-    halves = deform_in_halves(followup, baseline, (start, start), where=where, levels=COARSE_LEVELS)
-    coarse = mean_of(*halves)
+    ways = deform_both_ways(followup, baseline, both_ways_from(start), where=where, levels=COARSE_LEVELS)
+    coarse = ways.joined
     watch.stage("segment")
     found = [segment(case, view) for view in _views(case, coarse, organ)]
     watch.stage("register_near_lesion")
     zones = tuple(z.mask for z in found if isinstance(z, Zone))
-    closer = replace(where, cut_followup=_zone_cut(case, coarse, found), zones=zones)
-    halves = deform_in_halves(followup, baseline, halves, where=closer, levels=FINE_LEVELS)
-    joined = mean_of(*halves)
-    qualities = _qualities(case, halves, joined, closer)
+    closer = replace(where, cut_fixed=_zone_cut(case, coarse, found), zones=zones)
+    ways = deform_both_ways(followup, baseline, ways, where=closer, levels=FINE_LEVELS)
+    joined = ways.joined
+    trusted = [_trusted(case, lesion, ways, closer) for lesion in case.plan.lesions]
     watch.stage("measure")
-    seen = {x.lesion_id: x for x in _assess_lesions(case, joined, organ, qualities)}
+    seen = {x.lesion_id: x for x in _assess_lesions(case, joined, organ, trusted)}
     lesions = tuple(seen.get(x.lesion_id) or not_assessable(x, (_OUT_OF_VIEW,)) for x in whole.plan.lesions)
     outcome = most_urgent(tuple(x.outcome for x in lesions))
     return Assessment(
@@ -83,7 +86,7 @@ def assess(
         needs_review=needs_review(outcome, tuple(x.margin for x in lesions)),
         reasons=_study_reasons(case, lesions, organ),
         days_since_procedure=case.days_since_procedure,
-        registration=Registration(joined, worst_of(qualities)),
+        registration=Registration(joined, worst_of([quality for quality, _ in trusted])),
         lesions=lesions,
         timing_s=watch.done(),
     )
@@ -159,9 +162,9 @@ def _where(case: Case, start: Transform, organ: FoundOrgan) -> Where:
     return Where(
         box=region,
         near=near,
-        organ=rim,
-        cut_baseline=grown(tumors, base, identity(base.frame_uid), by_mm=TUMOR_CUT_MM),
-        cut_followup=grown(zones, followup_grid, start, by_mm=slack),
+        organ_moving=rim,
+        cut_moving=grown(tumors, base, identity(base.frame_uid), by_mm=TUMOR_CUT_MM),
+        cut_fixed=grown(zones, followup_grid, start, by_mm=slack),
     )
 
 
@@ -191,36 +194,31 @@ def _views(case: Case, transform: Transform, organ: FoundOrgan) -> list[LesionVi
     return [view_lesion(case, lesion, transform, organ) for lesion in case.plan.lesions]
 
 
-def _qualities(
-    case: Case, halves: tuple[Transform, Transform], joined: Transform, where: Where
-) -> list[RegistrationQuality]:
-    """One for each lesion: the error at its own tumor's surface, the agreement of the images around it."""
-    out = []
-    for lesion in case.plan.lesions:
-        planned = box_of(joined.inverse_points((lesion.simulated_zone or lesion.tumor).points_lps_mm()))
-        agreement = agreement_around(
-            case.followup.volume,
-            case.plan.baseline,
-            joined,
-            near=planned.grown(PRIOR_CUT_MM),
-            zone=where.cut_followup,
-            tumor=where.cut_baseline,
-        )
-        points = surface_of_mask(lesion.tumor).vertices_lps_mm
-        tumor_points = joined.inverse_points(points[:: max(1, len(points) // 1000)])
-        out.append(judge_registration(halves, joined, tumor_points_lps_mm=tumor_points, agreement=agreement))
-    return out
+def _trusted(
+    case: Case, lesion: Lesion, ways: BothWays, where: Where
+) -> tuple[RegistrationQuality, RegistrationErrors]:
+    """The registration's quality around one lesion, and draws of its error there."""
+    joined = ways.joined
+    planned = box_of(joined.inverse_points((lesion.simulated_zone or lesion.tumor).points_lps_mm()))
+    followup, baseline = case.followup.volume, case.plan.baseline
+    points = surface_of_mask(lesion.tumor).vertices_lps_mm
+    points = joined.inverse_points(points[:: max(1, len(points) // 500)])
+    errors = registration_errors(followup, baseline, ways, where=where, around=planned)
+    agreement = agreement_around(
+        followup, baseline, joined, near=planned.grown(PRIOR_CUT_MM), zone=where.cut_fixed, tumor=where.cut_moving
+    )
+    return judge_registration(errors, joined, tumor_points_lps_mm=points, agreement=agreement), errors
 
 
 def _assess_lesions(
-    case: Case, transform: Transform, organ: FoundOrgan, qualities: list[RegistrationQuality]
+    case: Case, transform: Transform, organ: FoundOrgan, trusted: list[tuple[RegistrationQuality, RegistrationErrors]]
 ) -> list[LesionAssessment]:
     out = []
-    for view, quality in zip(_views(case, transform, organ), qualities, strict=True):
+    for view, (quality, errors) in zip(_views(case, transform, organ), trusted, strict=True):
         if not quality.accepted:
             out.append(not_assessable(view.lesion, quality.reasons))
         else:
-            out.append(assess_lesion(case, view, segment(case, view), transform, quality))
+            out.append(assess_lesion(case, view, segment(case, view), transform, errors))
     return out
 
 

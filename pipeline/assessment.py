@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.case import Outcome, Point
+from pipeline.geometry import FloatArray
 from pipeline.location import Location
 from pipeline.transform import Transform
 from pipeline.volume import Mask
@@ -33,7 +34,8 @@ class Reason:
 
 @dataclass(frozen=True)
 class RegistrationQuality:
-    """Whether the registration may be trusted. expected_error_mm: at the tumor surface; None when refused early."""
+    """Whether the registration may be trusted. expected_error_mm: mean over the tumor's surface; None when refused
+    early."""
 
     accepted: bool
     expected_error_mm: float | None
@@ -71,6 +73,9 @@ class Margin:
     """Share of the tumor's surface nearer to the organ's edge than the required margin."""
     location: Location | None = None
     """Where the point of the least margin lies, as seen from the tumor's middle."""
+    probability_below_0mm: float | None = None
+    probability_below_required: float | None = None
+    """That the true least margin, the organ's edge credited, is less than what is asked for."""
 
     @property
     def judged_mm(self) -> float:
@@ -85,6 +90,18 @@ class SimulatedZoneComparison:
     volume_ml: float
     dice: float
     minimal_margin_mm: float
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceError:
+    """The registration's expected error at points all over the tumor's surface.
+
+    points_lps_mm: (n, 3), in the follow-up's frame; each_mm: (n,) at those.
+    """
+
+    points_lps_mm: FloatArray
+    each_mm: FloatArray
+    at_minimal_margin_mm: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +128,7 @@ class LesionAssessment:
     zone: Mask | None = None
     tumor: Mask | None = None
     uncovered: Mask | None = None
+    registration_error: SurfaceError | None = None
     tissue_contraction_mm: float | None = None
     """How far the zone's edge has moved inward with its tissue since the baseline, as the registration found it."""
 

@@ -6,17 +6,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.assessment import Margin, Reason, RegistrationQuality
+from pipeline.assessment import Margin, Reason, SurfaceError
 from pipeline.case import Case, Lesion
 from pipeline.coverage import measure_coverage
 from pipeline.geometry import FloatArray
 from pipeline.location import DEEP_MM, locate, midline_x_mm
 from pipeline.margin import MarginMap, measure_margin
-from pipeline.organ_edge import organ_depth_mm, organ_limited_mm
+from pipeline.organ_edge import organ_depth_mm, organ_limited_mm, required_here_mm
+from pipeline.registration_error import RegistrationErrors
 from pipeline.segment import Zone
 from pipeline.surface import Surface, level_of_mask
 from pipeline.transform import Transform, sample_distance
-from pipeline.uncertainty import margin_sd_mm
+from pipeline.uncertainty import margin_uncertainty
 from pipeline.volume import Mask
 
 #: A tumor of 1 cm that touches the capsule has half of its surface within 5 mm of it. Of one that seems to lie nearly
@@ -32,25 +33,34 @@ class Measurement:
 
     margin: Margin
     tumor: Surface
+    registration_error: SurfaceError
     remarks: tuple[Reason, ...]
 
 
 def measure_lesion(
-    case: Case, lesion: Lesion, zone: Zone, baseline_from_followup: Transform, quality: RegistrationQuality
+    case: Case, lesion: Lesion, zone: Zone, baseline_from_followup: Transform, errors: RegistrationErrors
 ) -> Measurement:
-    """The margin on the follow-up between the tumor carried there and its zone."""
+    """The margin on the follow-up between the tumor carried there and its zone. errors: of the registration."""
     level = level_of_mask(lesion.tumor)
     planned = level.surface()
     tumor = Surface(baseline_from_followup.inverse_points(planned.vertices_lps_mm), planned.faces)
     zone_level = level_of_mask(zone.mask)
     margins = measure_margin(tumor, zone_level)
     coverage = measure_coverage(level, tumor, zone_level, baseline_from_followup)
-    value = margins.minimal_margin_mm
-    half = 1.96 * margin_sd_mm(zone.intensities, zone.mask.geometry, quality.expected_error_mm or 0.0)
-    x, y, z = tumor.vertices_lps_mm[margins.thinnest]
+    at = margins.thinnest
+    edge = _organ_edge(case, lesion, margins, planned.vertices_lps_mm)
+    unsure = margin_uncertainty(margins, zone.mask, zone.intensities, errors, required_mm=edge.required_mm)
+    low, high = unsure.interval_mm
+    remarks = _vessel(margins, planned.vertices_lps_mm, case.plan.vessel_mask, lesion)
+    if zone.if_core is not None:
+        filled = measure_margin(tumor, level_of_mask(zone.if_core))
+        if_core = margin_uncertainty(filled, zone.if_core, zone.intensities, errors, required_mm=edge.required_mm)
+        high = max(high, if_core.interval_mm[1])
+        remarks += (_perhaps_core(zone.if_core.volume_ml - zone.mask.volume_ml, filled.minimal_margin_mm),)
+    x, y, z = tumor.vertices_lps_mm[at]
     margin = Margin(
-        minimal_margin_mm=value,
-        minimal_margin_interval_mm=(value - half, value + half),
+        minimal_margin_mm=margins.minimal_margin_mm,
+        minimal_margin_interval_mm=(low, high),
         minimal_margin_point_lps_mm=(float(x), float(y), float(z)),
         tumor_volume_ml=coverage.tumor_ml,
         zone_volume_ml=zone.mask.volume_ml,
@@ -58,30 +68,53 @@ def measure_lesion(
         uncovered_volume_ml=coverage.uncovered_ml,
         surface_fraction_below_0mm=margins.surface_fraction_below(0.0),
         surface_fraction_below_5mm=margins.surface_fraction_below(5.0),
+        probability_below_0mm=unsure.probability_below_0mm,
+        probability_below_required=unsure.probability_below_required,
+        organ_limited_margin_mm=edge.limited_mm,
+        organ_limited_surface_fraction=edge.surface_fraction,
+        location=locate(
+            np.array([x, y, z]),
+            seen_from_lps_mm=tumor.vertices_lps_mm.mean(0),
+            midline_x_mm=midline_x_mm(case.followup.volume),
+            depth_mm=None if edge.depth_mm is None else float(edge.depth_mm[at]),
+        ),
     )
-    placed = _placed(margin, margins, planned.vertices_lps_mm, case, lesion)
-    return Measurement(placed, tumor, _vessel(margins, planned.vertices_lps_mm, case.plan.vessel_mask, lesion))
+    points = tumor.vertices_lps_mm[:: max(1, len(tumor.vertices_lps_mm) // 500)]
+    at_thinnest = float(errors.expected_mm(tumor.vertices_lps_mm[[at]])[0])
+    error = SurfaceError(points, errors.expected_mm(points), at_thinnest)
+    return Measurement(margin, tumor, error, remarks)
 
 
-def _placed(margin: Margin, margins: MarginMap, planned: FloatArray, case: Case, lesion: Lesion) -> Margin:
-    """The margin with its place in organ and body. planned: (n, 3) the surface's points in the baseline."""
-    depth = None
-    if case.plan.organ_mask is not None and not case.plan.organ_mask.is_empty:
-        reach = max(DEEP_MM, lesion.required_margin_mm)
-        depth = organ_depth_mm(case.plan.organ_mask, lesion.tumor, planned, reach_mm=reach)
-    location = locate(
-        np.array(margin.minimal_margin_point_lps_mm),
-        seen_from_lps_mm=margins.tumor.vertices_lps_mm.mean(0),
-        midline_x_mm=midline_x_mm(case.followup.volume),
-        depth_mm=None if depth is None else float(depth[margins.thinnest]),
+@dataclass(frozen=True, eq=False)
+class _OrganEdge:
+    """What the organ's edge makes of the required margin. required_mm: (n,) asked for at each point of the surface."""
+
+    required_mm: FloatArray
+    depth_mm: FloatArray | None = None
+    limited_mm: float | None = None
+    surface_fraction: float | None = None
+
+
+def _organ_edge(case: Case, lesion: Lesion, margins: MarginMap, planned: FloatArray) -> _OrganEdge:
+    """planned: (n, 3) the surface's points in the baseline."""
+    required = lesion.required_margin_mm
+    everywhere = np.full(len(planned), required)
+    if case.plan.organ_mask is None or case.plan.organ_mask.is_empty:
+        return _OrganEdge(everywhere)
+    depth = organ_depth_mm(case.plan.organ_mask, lesion.tumor, planned, reach_mm=max(DEEP_MM, required))
+    at_edge = replace(margins, distance_mm=depth).surface_fraction_below(required)
+    if at_edge > MOST_AT_EDGE:
+        return _OrganEdge(everywhere, depth, None, at_edge)
+    limited = float(organ_limited_mm(margins, depth, required).min())
+    return _OrganEdge(required_here_mm(depth, required), depth, limited, at_edge)
+
+
+def _perhaps_core(volume_ml: float, margin_mm: float) -> Reason:
+    text = (
+        f"{volume_ml:.2f} ml inside the zone are brighter than it but darker than the organ: taken for tumor, though "
+        f"they may be coagulated core. The margin would then be {margin_mm:.1f} mm; the interval allows for both."
     )
-    if depth is None:
-        return replace(margin, location=location)
-    at_edge = replace(margins, distance_mm=depth).surface_fraction_below(lesion.required_margin_mm)
-    limited = None
-    if at_edge <= MOST_AT_EDGE:
-        limited = float(organ_limited_mm(margins, depth, lesion.required_margin_mm).min())
-    return replace(margin, location=location, organ_limited_margin_mm=limited, organ_limited_surface_fraction=at_edge)
+    return Reason("tumor_or_core_in_zone", text)
 
 
 def _vessel(margins: MarginMap, planned: FloatArray, vessels: Mask | None, lesion: Lesion) -> tuple[Reason, ...]:

@@ -16,6 +16,8 @@ from pipeline.phantom_spec import FollowUpSpec, Grid, PhantomSpec
 FAMILIES = (
     "same_phase", "other_phase", "thick_slices", "unenhanced", "mr_like", "contraction", "far_motion", "near_capsule"
 )  # fmt: skip
+#: Pairs of one patient that differ in everything at once, from easy to hopeless: what expected errors are held against.
+VARIED = "varied"
 #: Pairs that must be refused.
 STRANGERS = ("another_patient", "another_region", "lesion_missed")
 
@@ -29,18 +31,22 @@ _FULL = (
 
 
 def family(name: str, seed: int, *, full: bool = False) -> PhantomSpec:
-    """The phantom of a family (one of `FAMILIES` or `STRANGERS`) and a seed; its tumor and margin vary too.
+    """The phantom of a family (of `FAMILIES`, `STRANGERS` or `VARIED`) and a seed; its tumor and margin vary too.
 
     full: 512 x 512 x 120 voxels instead of a field of view around the liver. Raises ValueError for an unknown name.
     """
-    if name not in FAMILIES + STRANGERS:
-        raise ValueError(f"no family is called {name}; there are {', '.join(FAMILIES + STRANGERS)}")
+    known = (*FAMILIES, VARIED, *STRANGERS)
+    if name not in known:
+        raise ValueError(f"no family is called {name}; there are {', '.join(known)}")
     rng = np.random.default_rng([seed, 23])
-    tumor = _tumor(made_body(seed), rng, near_capsule=name == "near_capsule")
+    at_edge = name == "near_capsule" or (name == VARIED and seed % 4 == 0)
+    tumor = _tumor(made_body(seed), rng, near_capsule=at_edge)
     followup = _followup(name, tumor, rng)
     baseline = _FULL[0] if full else _BASELINE
     if full:
         followup = replace(followup, grid=_FULL[1])
+    if name == VARIED:
+        baseline = Grid((60, 210, 210), baseline.spacing_mm, tumor.center_lps_mm)
     planned = tumor.radii_mm[0] + 8.0
     zone = Blob(tumor.center_lps_mm, (planned, planned, planned), bump_mm=0.5, bump_seed=seed + 50)
     return PhantomSpec(name, seed, tumor, baseline, (followup,), simulated_zone=zone)
@@ -64,7 +70,7 @@ def _followup(name: str, tumor: Blob, rng: np.random.Generator) -> FollowUpSpec:
     center = np.asarray(tumor.center_lps_mm) + shift
     zone = Blob(_point(center), _point(np.maximum(radii, 6.0)), tumor.rotation_deg, 0.5, int(rng.integers(1 << 30)))
     motion = _motion(tumor, rng, most_mm=25.0 if name == "far_motion" else 14.0)
-    if name == "contraction":
+    if name == "contraction" or (name == VARIED and rng.random() < 0.4):
         radius = float(np.mean(zone.radii_mm))
         at = _point(motion.inverse(center))
         motion = replace(motion, contraction=Contraction(at, 0.9 * radius, float(rng.uniform(0.04, 0.10))))
@@ -78,6 +84,8 @@ def _followup(name: str, tumor: Blob, rng: np.random.Generator) -> FollowUpSpec:
         contrast_scale=float(rng.uniform(0.85, 1.05)),
         noise_hu=float(rng.uniform(10, 15)),
     )
+    if name == VARIED:
+        return _varied(out, rng)
     if name == "other_phase":
         return replace(out, phase="arterial")
     if name == "unenhanced":
@@ -89,6 +97,24 @@ def _followup(name: str, tumor: Blob, rng: np.random.Generator) -> FollowUpSpec:
     away = {"another_region": -210.0, "lesion_missed": 95.0}.get(name, 0.0)
     x, y, z = out.grid.center_lps_mm
     return replace(out, grid=replace(out.grid, center_lps_mm=(x, y, z + away))) if away else out
+
+
+def _varied(followup: FollowUpSpec, rng: np.random.Generator) -> FollowUpSpec:
+    """Noise, contrast, slices and length of the scan drawn as hospitals differ; one in five is arterial.
+
+    Both scans show 17 cm around the lesion: what registration looks at, and quick to make.
+    """
+    slice_mm = float(rng.choice((1.0, 1.5, 2.0, 2.5, 3.0, 5.0)))
+    count = round(float(rng.uniform(110.0, 150.0)) / slice_mm)
+    x, y, z = followup.motion.inverse(np.array(followup.zone.center_lps_mm)) + rng.uniform(-12.0, 12.0, 3)
+    return replace(
+        followup,
+        grid=Grid((count, 200, 200), (slice_mm, *followup.grid.spacing_mm[1:]), (float(x), float(y), float(z))),
+        noise_hu=float(np.exp(rng.uniform(np.log(7.0), np.log(28.0)))),
+        contrast_scale=float(rng.uniform(0.6, 1.05)),
+        vessel_scale=float(rng.uniform(0.6, 1.0)),
+        phase="arterial" if rng.random() < 0.2 else "portal_venous",
+    )
 
 
 def _motion(tumor: Blob, rng: np.random.Generator, *, most_mm: float) -> Motion:

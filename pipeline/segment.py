@@ -60,6 +60,8 @@ class Zone:
     """float32, signed distance to the mask's edge, positive inside."""
     bright_core_ml: float
     """Volume inside that is brighter than the zone but was taken for coagulated core."""
+    if_core: Mask | None = None
+    """The zone if its doubtful parts were core too: enclosed, left out as tumor, yet darker than the organ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +117,7 @@ def segment_zone(
         return Reason("zone_not_found", "no non-enhancing ablation zone was found where the plan expects one")
     level = _level(values, tissue, model, inside, allowed, image.geometry)
     mask = Mask(level > 0, image.geometry)
-    return Zone(mask, _signed(model, sign), signed_distance_mm(mask), core_ml)
+    return Zone(mask, _signed(model, sign), signed_distance_mm(mask), core_ml, _if_core(mask, smooth, model))
 
 
 def _allowed(image: Volume, around: Surroundings, s: SegmentSettings) -> NDArray[np.bool_]:
@@ -243,6 +245,14 @@ def _holes_filled(
     return out, core_ml
 
 
+def _if_core(mask: Mask, smooth: Array, model: Intensities) -> Mask | None:
+    """The mask with its doubtful holes filled; None without any."""
+    labels, count = ndimage.label(ndimage.binary_fill_holes(mask.voxels) & ~mask.voxels)
+    numbers = np.arange(1, count + 1)
+    doubtful = numbers[ndimage.mean(smooth, labels, numbers) < model.organ] if count else numbers
+    return Mask(mask.voxels | np.isin(labels, doubtful), mask.geometry) if len(doubtful) else None
+
+
 def _level(
     values: Array, tissue: Array, model: Intensities, inside: NDArray[np.bool_], fit: NDArray[np.bool_], grid: Geometry
 ) -> Array:
@@ -251,11 +261,12 @@ def _level(
     Near the mask's edge the share comes from the image itself, half-way between the zone and the tissue right outside
     (which may be a bright rim), so that thick slices keep their partial volume. Noise roughens an edge, and the least
     margin would pick its deepest dent: at 14 HU of noise and 50 HU of contrast 2 mm of smoothing cut the mean error of
-    the least margin from 0.6 to 0.2 mm on made zones, while at 130 HU one millimetre suffices. The threshold is the
-    one that keeps the volume. fit: where zone may lie at all.
+    the least margin from 0.6 to 0.2 mm on made zones, while at 130 HU one millimetre suffices; on 40 made patients of
+    all kinds up to 3.5 mm instead of up to 2.4 mm cut it from 0.96 to 0.72 mm. The threshold is the one that keeps the
+    volume. fit: where zone may lie at all.
     """
     spacing = grid.spacing_mm
-    sigma_mm = float(np.clip(8.5 * model.noise / abs(model.organ - model.zone), 1.0, 2.4))
+    sigma_mm = float(np.clip(12.0 * model.noise / abs(model.organ - model.zone), 1.0, 3.5))
     # A thick slice counts as 2 mm, so that the band always holds the next slice, but not more.
     steps = np.minimum(spacing, BAND_MM)
     distance = np.where(inside, _depth(inside, steps), -_depth(~inside, steps))

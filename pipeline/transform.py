@@ -84,13 +84,16 @@ class Transform:
         target = np.asarray(points_lps_mm, float) @ inverse[:3, :3].T + inverse[:3, 3]
         if self.field is None:
             return np.asarray(target)
-        points = target - self.field.displacement_mm(target)
+        flat = target.reshape(-1, 3)
+        points = flat - self.field.displacement_mm(flat)
+        todo = np.arange(len(flat))
         for _ in range(50):
-            step = target - (points + self.field.displacement_mm(points))
-            points = points + step
-            if np.abs(step).max(initial=0.0) < tolerance_mm:
+            step = flat[todo] - (points[todo] + self.field.displacement_mm(points[todo]))
+            points[todo] += step
+            todo = todo[np.abs(step).max(1) >= tolerance_mm]
+            if not len(todo):
                 break
-        return np.asarray(points)
+        return np.asarray(points.reshape(target.shape))
 
     def jacobian_determinants(self, points_lps_mm: ArrayLike, *, step_mm: float = 0.5) -> FloatArray:
         """(...,) determinant of the local derivative; at or below zero the map folds there."""

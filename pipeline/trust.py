@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from pipeline.assessment import Reason, RegistrationQuality
 from pipeline.geometry import FloatArray, Geometry
+from pipeline.registration_error import RegistrationErrors
 from pipeline.sampling import Box
 from pipeline.transform import Transform, grown, identity, resample
 from pipeline.volume import Mask, Volume
@@ -21,19 +22,13 @@ MOST_EXPECTED_ERROR_MM = 4.0
 FINE_MM, COARSE_MM = 1.5, 10.0
 REACH_MM = 40.0
 LEFT_OUT_MM = 3.0  # around tumors and zones
-_FLOOR_MM = 0.4  # what two halves of the same images share, and so cannot see in each other
 
 
 def judge_registration(
-    halves: tuple[Transform, Transform], joined: Transform, *, tumor_points_lps_mm: FloatArray, agreement: float
+    errors: RegistrationErrors, joined: Transform, *, tumor_points_lps_mm: FloatArray, agreement: float
 ) -> RegistrationQuality:
-    """The quality at the tumor's surface.
-
-    halves: two registrations from disjoint halves of the samples, whose mean is `joined`; half their difference is
-    the error that noise and missing texture leave in the mean. tumor_points_lps_mm: (n, 3) in the follow-up's frame.
-    """
-    apart = np.linalg.norm(halves[0](tumor_points_lps_mm) - halves[1](tumor_points_lps_mm), axis=1) / 2
-    expected = float(np.hypot(_FLOOR_MM, 2.0 * apart.mean()))
+    """The quality at the tumor's surface. tumor_points_lps_mm: (n, 3) in the follow-up's frame."""
+    expected = float(errors.expected_mm(tumor_points_lps_mm).mean())
     jacobians = joined.jacobian_determinants(tumor_points_lps_mm)
     jacobian = float(jacobians.min())
     reasons = []

@@ -21,6 +21,7 @@ from dicom_node.results.legend import (
     headline_number,
     interval,
     millimeters,
+    probability_sentence,
     registration_sentence,
 )
 from dicom_node.results.page import EDGE_MM, HEIGHT_MM, INK, LINE, QUIET, WIDTH_MM, Page
@@ -252,11 +253,17 @@ def _write_texts(page: Page, assessment: Assessment, study: StudyCase) -> None:
         for lesion in assessment.lesions
         if lesion.simulated_zone is not None
     ]
+    likely = [
+        f"{f'Lesion {lesion.lesion_id}: ' if several else ''}{probability_sentence(lesion.margin)}"
+        for lesion in assessment.lesions
+        if lesion.margin is not None and lesion.margin.probability_below_0mm is not None
+    ]
     reasons = [reason.text for reason in assessment.reasons]
     reasons += [r.text for lesion in assessment.lesions for r in lesion.reasons]
     sections = (
         ("Findings", findings),
         ("Why", reasons),
+        ("Certainty", likely),
         ("Planned zone", planned),
         ("Registration", [registration_sentence(assessment.registration.quality)]),
         ("Series", [f"{choice.series_description or 'Without description'}: {choice.reason}"]),

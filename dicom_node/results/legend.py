@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from pipeline.assessment import Assessment, FindingKind, LesionAssessment, RegistrationQuality
+from pipeline.assessment import Assessment, FindingKind, LesionAssessment, Margin, RegistrationQuality
 from pipeline.case import Energy, Outcome
 
 Region = Literal["zone", "tumor", "uncovered"]
@@ -71,6 +71,19 @@ FINDING_NAMES: Mapping[FindingKind, str] = MappingProxyType(
 def millimeters(value: float | None) -> str:
     """A signed length with one decimal and a true minus sign; a dash where there is none."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.1f} mm".replace("-", "−")
+
+
+def percent(share: float | None) -> str:
+    """A probability in whole percent, never claimed as certain; a dash where there is none."""
+    if share is None or not math.isfinite(share):
+        return "–"
+    return "<1 %" if share < 0.01 else ">99 %" if share > 0.99 else f"{100 * share:.0f} %"
+
+
+def probability_sentence(margin: Margin) -> str:
+    """How likely the true margin is below what matters."""
+    below, required = percent(margin.probability_below_0mm), percent(margin.probability_below_required)
+    return f"Probability that the true minimal margin is below 0 mm: {below}; below the required margin: {required}."
 
 
 def interval(lesion: LesionAssessment, *, short: bool = False) -> str:

@@ -124,6 +124,8 @@ def _verdict(lesion: LesionAssessment) -> list[sr.Measurement | None]:
         _measured(codes.MINIMAL_MARGIN, margin.minimal_margin_mm, codes.MILLIMETER, codes.MINIMUM),
         _measured(codes.MINIMAL_MARGIN_LOW, low, codes.MILLIMETER),
         _measured(codes.MINIMAL_MARGIN_HIGH, high, codes.MILLIMETER),
+        _probability(codes.PROBABILITY_BELOW_0MM, margin.probability_below_0mm),
+        _probability(codes.PROBABILITY_BELOW_REQUIRED, margin.probability_below_required),
         required,
         _measured(codes.VOLUME, margin.tumor_volume_ml, codes.CUBIC_CENTIMETER),
         _measured(codes.UNCOVERED_VOLUME, margin.uncovered_volume_ml, codes.CUBIC_CENTIMETER),
@@ -131,6 +133,10 @@ def _verdict(lesion: LesionAssessment) -> list[sr.Measurement | None]:
         _measured(codes.SURFACE_BELOW_0MM, 100 * margin.surface_fraction_below_0mm, codes.PERCENT),
         _measured(codes.SURFACE_BELOW_5MM, 100 * margin.surface_fraction_below_5mm, codes.PERCENT),
     ]
+
+
+def _probability(name: Code, share: float | None) -> sr.Measurement | None:
+    return None if share is None else _measured(name, 100 * share, codes.PERCENT)
 
 
 def _size(finding: Finding) -> list[sr.Measurement | None]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dicom_node.notice import RADIOLOGIST_DECIDES
 from dicom_node.study import StudyCase
-from pipeline.assessment import Assessment, Finding, LesionAssessment, Margin, Reason
+from pipeline.assessment import Assessment, Finding, LesionAssessment, Margin, Reason, SurfaceError
 
 SCHEMA = "marginwatch/assessment/1"
 
@@ -94,6 +94,7 @@ def _lesion(lesion: LesionAssessment) -> dict[str, Any]:
         "reasons": _reasons(lesion.reasons),
         "required_margin_mm": lesion.required_margin_mm,
         **_margin(lesion.margin),
+        "registration_error_mm": _error(lesion.registration_error),
         "tissue_contraction_mm": lesion.tissue_contraction_mm,
         "simulated_zone": None
         if simulated is None
@@ -112,6 +113,17 @@ def _margin(margin: Margin | None) -> dict[str, Any]:
     values["minimal_margin_location"] = None if place is None else place.text
     values["minimal_margin_depth_in_organ_mm"] = None if place is None else place.distance_to_capsule_mm
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _error(error: SurfaceError | None) -> dict[str, float] | None:
+    """What the registration may be off at the tumor's surface."""
+    if error is None:
+        return None
+    return {
+        "mean": float(error.each_mm.mean()),
+        "maximum": float(error.each_mm.max()),
+        "at_minimal_margin": error.at_minimal_margin_mm,
+    }
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.both_ways import BothWays, both_ways_from, deform_both_ways
 from pipeline.device import device_of
 from pipeline.geometry import Geometry
 from pipeline.organ import find_organ
 from pipeline.phantom import Phantom
-from pipeline.register import COARSE_LEVELS, FINE_LEVELS, Where, bending_energy, deform, deform_in_halves, mean_of
+from pipeline.register import COARSE_LEVELS, FINE_LEVELS, bending_energy, deform
 from pipeline.rigid import rigid_start
 from pipeline.sampling import Box, box_of, extent_of, refined, smoothed, spline_grid
 from pipeline.transform import SplineField, Transform
 from pipeline.trust import LEAST_AGREEMENT, agreement_around
 from pipeline.volume import Volume
+from pipeline.where import Where
 
 
 def target_error(transform: Transform, phantom: Phantom, number: int = 0) -> float:
@@ -44,7 +46,7 @@ def test_deformation_reaches_a_millimetre_and_does_not_fold(start: Transform, in
     lesion = plan.lesions[0]
     box = box_of(start.inverse_points(lesion.tumor.points_lps_mm()))
     whole = extent_of(followup.followup.volume.geometry)
-    where = Where(box.grown(60).meet(whole), (box.grown(35).meet(whole),), None, lesion.tumor, followup.truth.zone)
+    where = Where(box.grown(60).meet(whole), (box.grown(35).meet(whole),), followup.truth.zone, lesion.tumor)
     found = deform(followup.followup.volume, plan.baseline, start, where=where, levels=COARSE_LEVELS)
     assert target_error(found, incomplete_phantom) < min(1.5, target_error(start, incomplete_phantom))
     assert found.jacobian_determinants(followup.truth.landmarks_followup_lps_mm).min() > 0.5
@@ -100,11 +102,16 @@ def test_bending_energy_ignores_affine_motion_and_sees_a_bend() -> None:
     assert float(bending_energy(points**2 / 1000, 20.0)) > 1e-3
 
 
-def test_mean_of_two_halves_lies_between_them(incomplete_phantom: Phantom) -> None:
-    frame = incomplete_phantom.plan.baseline.geometry.frame_uid
-    grid = spline_grid(Box(np.zeros(3), np.full(3, 40.0)), 20.0, frame)
-    one, two = (Transform(frame, frame, np.eye(4), SplineField(np.full((3, *grid.shape), v), grid)) for v in (1.0, 2.0))
-    assert mean_of(one, two)(np.array([20.0, 20, 20])) == pytest.approx([21.5] * 3)
+def test_the_mean_of_both_ways_lies_between_them() -> None:
+    """2 mm one way and 1 mm the other; where the way back knows nothing, the way there stands alone."""
+    grid = spline_grid(Box(np.zeros(3), np.full(3, 200.0)), 20.0, "followup")
+    half = spline_grid(Box(np.zeros(3), np.array([100.0, 200.0, 200.0])), 20.0, "baseline")
+    there = Transform("baseline", "followup", np.eye(4), SplineField(np.full((3, *grid.shape), 2.0), grid))
+    back = Transform("followup", "baseline", np.eye(4), SplineField(np.full((3, *half.shape), -1.0), half))
+    ways = BothWays(there, back)
+    assert ways.joined(np.array([40.0, 50, 60])) == pytest.approx([41.5, 51.5, 61.5], abs=0.01)
+    assert ways.joined(np.array([160.0, 50, 60])) == pytest.approx([162.0, 52.0, 62.0], abs=0.01)
+    assert ways.apart_mm(np.array([[40.0, 50, 60]])) == pytest.approx(np.full((1, 3), -1.0), abs=1e-3)
 
 
 def test_smoothed_keeps_the_place_of_things() -> None:
@@ -147,12 +154,12 @@ def test_the_same_transform_on_the_accelerator(incomplete_phantom: Phantom) -> N
     region = box_of(plan.lesions[0].tumor.points_lps_mm())
     start = rigid_start(volume, plan.baseline, region=region, device="cpu")
     around = box_of(truth.zone.points_lps_mm()).grown(40.0)
-    where = Where(around, (around,), None, plan.lesions[0].tumor, truth.zone, zones=(truth.zone,))
+    where = Where(around, (around,), truth.zone, plan.lesions[0].tumor, zones=(truth.zone,))
     points = truth.landmarks_followup_lps_mm
     found = []
     for device in ("cpu", "cuda"):
-        halves = (start, start)
+        ways = both_ways_from(start)
         for levels in (COARSE_LEVELS, FINE_LEVELS):
-            halves = deform_in_halves(volume, plan.baseline, halves, where=where, levels=levels, device=device)
-        found.append(mean_of(*halves)(points))
+            ways = deform_both_ways(volume, plan.baseline, ways, where=where, levels=levels, device=device)
+        found.append(ways.joined(points))
     assert np.linalg.norm(found[0] - found[1], axis=1).max() < 0.1

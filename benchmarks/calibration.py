@@ -1,0 +1,201 @@
+"""Whether the node knows what it does not know: expected errors, intervals, probabilities and refusals, held against
+the truth of made patients that nothing was set on.
+
+Good pairs are of a family that differs in everything at once. Each lends its plan to two wrong pairs: the follow-up of
+the patient before it, under this patient's name, and its own follow-up cut so that the lesion is missed; pairs of
+another region are made besides. --quick: one patient.
+
+Also writes docs/images/calibration.png (not with --quick).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from document import goal, options, report
+from scipy import stats
+
+from pipeline.assess import assess
+from pipeline.case import Case
+from pipeline.phantom import Phantom, make_phantom
+from pipeline.phantom_families import VARIED, family
+
+PICTURE = Path(__file__).resolve().parent.parent / "docs" / "images" / "calibration.png"
+#: Other seeds than those that anything was set on (300 to 349).
+GOOD = [(VARIED, 2000 + n) for n in range(72)]
+REGIONS = [("another_region", 3000 + n) for n in range(12)]
+REFUSALS = (
+    "registration_images_disagree",
+    "registration_distorts",
+    "registration_uncertain",
+    "lesion_outside_followup",
+)
+#: At up to this slice thickness the median interval must be as narrow as asked for.
+THIN_MM = 2.8
+
+
+def good(phantom: Phantom, name: str, seed: int) -> dict[str, Any]:
+    """What was said of a good pair, beside what is so."""
+    truth, found = phantom.followups[0].truth, assess(phantom.case())
+    lesion, margin = found.lesions[0], found.lesions[0].margin
+    row: dict[str, Any] = {
+        "pair": "good",
+        "family": name,
+        "seed": seed,
+        "outcome": found.outcome,
+        "reason": found.reasons[0].code,
+        "refused": any(r.code in REFUSALS for r in found.reasons),
+        "slice_mm": float(phantom.followups[0].volume.geometry.spacing_mm.max()),
+        "true_margin_mm": truth.minimal_margin_mm,
+    }
+    if margin is None or lesion.registration_error is None:
+        return row
+    surface = lesion.registration_error
+    assert found.registration.baseline_from_followup is not None
+    at_baseline = found.registration.baseline_from_followup(surface.points_lps_mm)
+    off = surface.points_lps_mm - truth.baseline_from_followup.inverse(at_baseline)
+    low, high = margin.minimal_margin_interval_mm
+    return {
+        **row,
+        "margin_mm": margin.minimal_margin_mm,
+        "low_mm": low,
+        "high_mm": high,
+        "held": low <= truth.minimal_margin_mm <= high,
+        "below_0": margin.probability_below_0mm,
+        "below_required": margin.probability_below_required,
+        "error_mm": float(np.linalg.norm(off, axis=1).mean()),
+        "expected_error_mm": float(surface.each_mm.mean()),
+    }
+
+
+def wrong(plan: Phantom, followup: Phantom, name: str, seed: int) -> dict[str, Any]:
+    """What was said of a pair that does not belong together."""
+    found = assess(Case(plan.plan, followup.followups[0].followup))
+    return {
+        "pair": "wrong",
+        "family": name,
+        "seed": seed,
+        "outcome": found.outcome,
+        "reason": found.reasons[0].code,
+        "refused": found.outcome == "not_assessable",
+    }
+
+
+def missed(phantom: Phantom) -> Phantom:
+    """The phantom with its follow-up cut 8 mm beside the lesion, on the side where more is left."""
+    made = phantom.followups[0]
+    volume = made.volume
+    slices = volume.geometry.index_of(made.truth.tumor.points_lps_mm())[:, 0]
+    by = 8.0 / volume.geometry.spacing_mm[0]
+    low, high = int(slices.min() - by), int(slices.max() + by)
+    keep = slice(0, max(low, 0)) if low > volume.geometry.shape[0] - high else slice(high, None)
+    part = volume.crop((keep, slice(None), slice(None)))
+    return replace(phantom, followups=(replace(made, followup=replace(made.followup, volume=part)),))
+
+
+def worker(jobs: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
+    """All rows of some patients."""
+    import torch
+
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    before: Phantom | None = None
+    for name, seed in jobs:
+        phantom = make_phantom(family(name, seed))
+        if name == "another_region":
+            rows.append(wrong(phantom, phantom, name, seed))
+        else:
+            rows.append(good(phantom, name, seed))
+            rows.append(wrong(phantom, missed(phantom), "lesion_missed", seed))
+            if before is not None:
+                rows.append(wrong(phantom, before, "another_patient", seed))
+            before = phantom
+        for row in rows[-3:]:
+            print(row, file=sys.stderr, flush=True)
+    return rows
+
+
+def goals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was asked for."""
+    mine, strangers = ([r for r in rows if r["pair"] == p] for p in ("good", "wrong"))
+    measured = [r for r in mine if "margin_mm" in r]
+    thin = [r["high_mm"] - r["low_mm"] for r in measured if r["slice_mm"] <= THIN_MM]
+    held = float(np.mean([r["held"] for r in measured]))
+    rank = float(stats.spearmanr([r["error_mm"] for r in measured], [r["expected_error_mm"] for r in measured])[0])
+    return [
+        goal("good pairs with an interval", float(len(measured)), ">= 60"),
+        goal("expected against true error, rank correlation", rank, ">= 0.7"),
+        goal("intervals that hold the truth", held, ">= 0.9"),
+        goal("intervals that hold the truth, not too wide", held, "<= 0.99"),
+        goal(f"median width at slices up to {THIN_MM} mm, mm", float(np.median(thin)), "<= 4"),
+        goal("wrong pairs refused", float(np.mean([r["refused"] for r in strangers])), ">= 0.99"),
+        goal("good pairs refused", float(np.mean([r["refused"] for r in mine])), "<= 0.02"),
+    ]
+
+
+def reliability(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float, int]]:
+    """Said probability, observed share and count, in five classes, of all that was said of 0 mm and of the required."""
+    said, so = [], []
+    for row in rows:
+        if row.get("below_0") is not None:
+            said += [row["below_0"], row["below_required"]]
+            so += [row["true_margin_mm"] < 0, row["true_margin_mm"] < 5.0]
+    classes = np.clip((np.array(said) * 5).astype(int), 0, 4)
+    out = []
+    for n in range(5):
+        here = classes == n
+        if here.any():
+            out.append((float(np.array(said)[here].mean()), float(np.array(so)[here].mean()), int(here.sum())))
+    return out
+
+
+def draw(rows: Sequence[dict[str, Any]]) -> None:
+    """Reliability of the probabilities, intervals against the truth, expected against true error."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    measured = [r for r in rows if "margin_mm" in r]
+    figure = Figure((12, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    first, second, third = figure.subplots(1, 3)
+    first.plot([0, 1], [0, 1], color="0.7", lw=1)
+    for said, so, count in reliability(measured):
+        first.plot(said, so, "o", color="#0b6e99", ms=4 + 2 * np.sqrt(count))
+        first.annotate(str(count), (said, so), (6, -12), textcoords="offset points", fontsize=8)
+    first.set(xlabel="probability said", ylabel="share that was so", title="Margin below 0 mm or the required one")
+    for row in measured:
+        color = "#0b6e99" if row["held"] else "#b3261e"
+        second.plot([row["true_margin_mm"]] * 2, [row["low_mm"], row["high_mm"]], color=color, lw=1.2)
+    ends = [min(r["true_margin_mm"] for r in measured), max(r["true_margin_mm"] for r in measured)]
+    second.plot(ends, ends, color="0.5", lw=1)
+    second.set(xlabel="true minimal margin, mm", ylabel="95 % interval, mm", title="Intervals (red: truth outside)")
+    third.loglog(
+        [r["expected_error_mm"] for r in measured], [r["error_mm"] for r in measured], "o", color="#0b6e99", ms=4
+    )
+    third.plot([0.2, 3], [0.2, 3], color="0.7", lw=1)
+    third.set(xlabel="expected error, mm", ylabel="true error, mm", title="Registration at the tumor's surface")
+    figure.savefig(PICTURE, dpi=110)
+
+
+def main() -> None:
+    """Runs the benchmark on as many processes as there are cores."""
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when a worker starts
+    chosen = options(__doc__)
+    jobs = GOOD[:1] if chosen.quick else [*GOOD, *REGIONS]
+    cores = min(len(os.sched_getaffinity(0)), len(jobs))
+    with multiprocessing.get_context("spawn").Pool(cores) as pool:
+        rows = [row for part in pool.map(worker, [jobs[n::cores] for n in range(cores)], chunksize=1) for row in part]
+    if not chosen.quick:
+        draw(rows)
+    report("calibration", rows, goals(rows), as_json=chosen.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Registration both ways at once, each scan fixed in turn; the mean of the two treats both scans alike.
+
+Where the scans look different (another contrast phase, thicker slices), each way errs in its own direction. The mean
+errs less than either, is the same when the scans change roles, and half the difference tells how far off it may be:
+see docs/decisions/0046-both-ways.md.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from pipeline.geometry import FloatArray
+from pipeline.register import Resolution, deform
+from pipeline.sampling import refined
+from pipeline.transform import SplineField, Transform
+from pipeline.volume import Volume
+from pipeline.where import Where
+
+_FADE_MM = 10.0
+_CLOSE_MM = 5.5
+
+
+@dataclass(frozen=True, eq=False)
+class BothWays:
+    """Two transforms that should be each other's inverse."""
+
+    there: Transform
+    """baseline_from_followup, found with the follow-up fixed."""
+    back: Transform
+    """followup_from_baseline, found with the baseline fixed."""
+
+    @cached_property
+    def joined(self) -> Transform:
+        """baseline_from_followup: half-way between `there` and the inverse of `back`.
+
+        Beyond what `back` covers, `there` alone. Raises ValueError where a spline is missing.
+        """
+        if self.there.field is None or self.back.field is None:
+            raise ValueError("only transforms with a spline have a mean")
+        coefficients, grid = torch.from_numpy(self.there.field.coefficients_mm.copy()), self.there.field.grid
+        while grid.spacing_mm[0] > _CLOSE_MM:  # the inverse is no spline: fine control points meet it closely
+            coefficients, grid = refined(coefficients, grid)
+        points = grid.grid_lps()
+        at_baseline = self.back.inverse_points(points)
+        # The fixed scan's spline moves points before the rigid start does.
+        rigid = np.linalg.inv(self.there.matrix)
+        inverse = at_baseline @ rigid[:3, :3].T + rigid[:3, 3] - points
+        apart = inverse - self.there.field.displacement_mm(points)
+        half = 0.5 * apart * self._known(at_baseline)[..., None]
+        more = [ndimage.spline_filter(half[..., a], order=3, mode="mirror") for a in range(3)]
+        return replace(self.there, field=SplineField(coefficients.numpy() + np.stack(more), grid))
+
+    def apart_mm(self, points_lps_mm: FloatArray) -> FloatArray:
+        """(n, 3) from what `there` makes of points of the follow-up to what the inverse of `back` makes of them."""
+        return np.asarray(self.back.inverse_points(points_lps_mm) - self.there(points_lps_mm))
+
+    def _known(self, points_lps_mm: FloatArray) -> FloatArray:
+        """(...,) from 0 at the edge of what `back` covers to 1 well inside, at (..., 3) baseline points."""
+        assert self.back.field is not None
+        grid = self.back.field.grid
+        index = grid.index_of(points_lps_mm)
+        inside = np.minimum(index - 1.0, np.array(grid.shape) - 2.0 - index).min(-1)
+        return np.asarray(np.clip(inside * float(grid.spacing_mm[0]) / _FADE_MM, 0.0, 1.0))
+
+
+def both_ways_from(start: Transform) -> BothWays:
+    """Both ways of a rigid start (baseline_from_followup)."""
+    back = Transform(start.from_frame_uid, start.to_frame_uid, np.asarray(np.linalg.inv(start.matrix)))
+    return BothWays(replace(start, field=None), back)
+
+
+def deform_both_ways(
+    followup: Volume,
+    baseline: Volume,
+    ways: BothWays,
+    *,
+    where: Where,
+    levels: tuple[Resolution, ...],
+    device: str = "auto",
+) -> BothWays:
+    """Both ways refined by the levels given, side by side. where: with the follow-up fixed. device: see `device_of`."""
+    other = where.swapped(ways.back, baseline.geometry)
+    with ThreadPoolExecutor(2) as pool:
+        there = pool.submit(deform, followup, baseline, ways.there, where=where, levels=levels, device=device)
+        back = pool.submit(deform, baseline, followup, ways.back, where=other, levels=levels, device=device)
+        return BothWays(there.result(), back.result())
