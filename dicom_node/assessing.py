@@ -55,7 +55,19 @@ def settings_in_use() -> dict[str, Any]:
     Nothing in a node's configuration is among them: it says where things lie, who may connect and how long to wait. So
     node, batch and command line give the same hash for the same method.
     """
-    from pipeline import assess, enhancement, lesion, measurement, organ_edge, register, surface, trust
+    from pipeline import (
+        assess,
+        both_ways,
+        enhancement,
+        lesion,
+        measurement,
+        organ_edge,
+        register,
+        registration_error,
+        surface,
+        trust,
+        uncertainty,
+    )
     from pipeline.progression import ProgressionSettings
     from pipeline.segment import SegmentSettings
 
@@ -66,6 +78,9 @@ def settings_in_use() -> dict[str, Any]:
             "COARSE_LEVELS": [asdict(level) for level in register.COARSE_LEVELS],
             "FINE_LEVELS": [asdict(level) for level in register.FINE_LEVELS],
         },
+        "both_ways": _constants(both_ways),
+        "registration_error": _constants(registration_error),
+        "uncertainty": _constants(uncertainty),
         "trust": _constants(trust),
         "enhancement": _constants(enhancement),
         "segment": asdict(SegmentSettings()),

@@ -199,7 +199,8 @@ def _trusted(
 ) -> tuple[RegistrationQuality, RegistrationErrors]:
     """The registration's quality around one lesion, and draws of its error there."""
     joined = ways.joined
-    planned = box_of(joined.inverse_points((lesion.simulated_zone or lesion.tumor).points_lps_mm()))
+    regions = [lesion.tumor] if lesion.simulated_zone is None else [lesion.tumor, lesion.simulated_zone]
+    planned = box_of(joined.inverse_points(np.concatenate([r.points_lps_mm() for r in regions])))
     followup, baseline = case.followup.volume, case.plan.baseline
     points = surface_of_mask(lesion.tumor).vertices_lps_mm
     points = joined.inverse_points(points[:: max(1, len(points) // 500)])

@@ -1,8 +1,8 @@
 """Registration both ways at once, each scan fixed in turn; the mean of the two treats both scans alike.
 
 Where the scans look different (another contrast phase, thicker slices), each way errs in its own direction. The mean
-errs less than either, is the same when the scans change roles, and half the difference tells how far off it may be:
-see docs/decisions/0046-both-ways.md.
+errs less than either, is nearly the same when the scans change roles, and half the difference tells how far off it may
+be: see docs/decisions/0046-both-ways.md.
 """
 
 from __future__ import annotations

@@ -24,14 +24,18 @@ from pipeline.where import Images, Where, images_for
 
 DRAWS = 256
 REACH_MM = 35.0  # of the lesion's surroundings that hold it in place
-CONTROL_MM = 14.0
+CONTROL_MM = 14.0  # or more, so that there are no more control points than `MOST_CONTROLS`
+MOST_CONTROLS = 1800
 SAMPLE_MM = 3.0
 IMAGE_MM = 1.5
-#: What one sample of noise fills: images smoothed by about 1.5 mm have independent noise every (2 sqrt(pi) 1.5 mm)^3.
+#: What one sample of noise fills: what Gaussian smoothing by 1.5 mm makes of white noise, (2 sqrt(pi) 1.5 mm)^3. The
+#: scans' own smoothing varies; `SCALE` was set with this.
 NOISE_VOLUME_MM3 = 150.0
 APART_SAMPLE_MM = 8.0
-#: Strength of the prior: integral of the squared second derivatives, per mm^3.
+#: Strength of the prior, per mm: times the integral of the squared second derivatives of the displacement.
 STIFFNESS = 4.0
+#: Per mm^2: where neither image nor prior hold anything, the error is some 100 mm, which is refused.
+RIDGE = 1e-4
 #: The Laplace approximation, and half of what lies between both ways, times these; and what neither can see.
 SCALE, APART_SCALE, FLOOR_MM = 0.7, 1.9, 0.15
 _BINS = 40
@@ -65,19 +69,20 @@ def registration_errors(
 ) -> RegistrationErrors:
     """Draws of the error of `ways.joined` near one lesion; the same for the same input.
 
-    where: with the follow-up fixed. around: the lesion and its zone, in the follow-up's frame.
+    where: with the follow-up fixed. around: the lesion with what was planned and what was found, in the follow-up's
+    frame.
     """
     box = around.grown(REACH_MM).meet(extent_of(followup.geometry))
     joined = ways.joined
     looked = replace(where, box=box, near=())
     images = images_for(followup, baseline, joined, looked, image_mm=IMAGE_MM, device=torch.device("cpu"))
-    grid = spline_grid(box, CONTROL_MM, joined.from_frame_uid)
+    grid = _control_grid(box, joined.from_frame_uid)
     precision = _information(images, joined, box, grid)
     count = int(np.prod(grid.shape))
-    bending = STIFFNESS * _bending(grid.shape) + 1e-6 * np.eye(count)
+    bending = STIFFNESS * _bending(grid) + RIDGE * np.eye(count)
     for a in range(3):
         precision[a * count : (a + 1) * count, a * count : (a + 1) * count] += bending
-    factor = linalg.cholesky(precision, lower=True, overwrite_a=True, check_finite=False)
+    factor = linalg.cholesky(precision.T, lower=True, overwrite_a=True, check_finite=False)
     rng = np.random.default_rng(0)
     drawn = linalg.solve_triangular(
         factor, rng.standard_normal((3 * count, DRAWS)), lower=True, trans="T", check_finite=False
@@ -87,6 +92,14 @@ def registration_errors(
     # The weights of a spline add up to one: the same value at all control points is a shift.
     coefficients += shift_mm * rng.standard_normal((DRAWS, 3, 1, 1, 1))
     return RegistrationErrors(coefficients, grid)
+
+
+def _control_grid(box: Box, frame_uid: str) -> Geometry:
+    """Control points over the box, sparser over a large one: time and memory grow with the cube of their number."""
+    spacing = CONTROL_MM
+    while np.prod((grid := spline_grid(box, spacing, frame_uid)).shape) > MOST_CONTROLS:
+        spacing *= 1.1
+    return grid
 
 
 def _apart_mm(images: Images, ways: BothWays, box: Box) -> float:
@@ -110,8 +123,9 @@ def _information(images: Images, transform: Transform, box: Box, grid: Geometry)
     axes = [a.double() for a in lattice.axes(torch.zeros(3))]
     z, y, x = np.meshgrid(*(axes[a].numpy() for a in (2, 1, 0)), indexing="ij")
     points = np.stack([x, y, z], -1).reshape(-1, 3)
-    weight = _at(images.fixed_weight, points) * _at(images.moving_weight, transform(points))
-    fixed, moving = _at(images.fixed, points), _at(images.moving, transform(points))
+    partners = transform(points)
+    weight = _at(images.fixed_weight, points) * _at(images.moving_weight, partners)
+    fixed, moving = _at(images.fixed, points), _at(images.moving, partners)
     used = weight > 0.5
     if used.sum() < 100:
         return np.zeros((3 * int(np.prod(grid.shape)),) * 2)
@@ -123,8 +137,9 @@ def _information(images: Images, transform: Transform, box: Box, grid: Geometry)
         gradient[:, a] = np.interp(ahead, places, predicted) - np.interp(behind, places, predicted)
     gradient /= 2 * IMAGE_MM
     scale = SAMPLE_MM**3 / NOISE_VOLUME_MM3 / variance
+    spacing_mm = float(grid.spacing_mm[0])
     basis = [
-        spline_basis(axes[a], float(grid.lps_from_index[a, 3]), CONTROL_MM, grid.shape[2 - a]).numpy() for a in range(3)
+        spline_basis(axes[a], float(grid.lps_from_index[a, 3]), spacing_mm, grid.shape[2 - a]).numpy() for a in range(3)
     ]
     pairs = [np.einsum("pi,pj->pij", b, b).reshape(len(b), -1) for b in basis]
     counts = [b.shape[1] for b in basis]
@@ -149,14 +164,15 @@ def _prediction(fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> tupl
     bins = np.clip((moving * _BINS).astype(int), 0, _BINS - 1)
     count = ndimage.gaussian_filter1d(np.bincount(bins, minlength=_BINS).astype(float), 1.0)
     total = ndimage.gaussian_filter1d(np.bincount(bins, fixed, _BINS), 1.0)
-    predicted = total / np.maximum(count, 1e-9)
+    seen = count > 1e-3  # what no sample has is taken from its neighbors
+    predicted = np.interp(places, places[seen], total[seen] / count[seen])
     variance = float(np.mean((fixed - np.interp(moving, places, predicted)) ** 2))
     return places, predicted, max(variance, 1e-6)
 
 
-def _bending(shape: tuple[int, ...]) -> FloatArray:
-    """(n, n) quadratic form of the control values: the integral of the squared second derivatives."""
-    out = np.zeros((int(np.prod(shape)),) * 2)
+def _bending(grid: Geometry) -> FloatArray:
+    """(n, n) quadratic form of the control values: about the integral of the squared second derivatives."""
+    out = np.zeros((int(np.prod(grid.shape)),) * 2)
     for times, orders in (
         (1, (2, 0, 0)),
         (1, (0, 2, 0)),
@@ -166,11 +182,11 @@ def _bending(shape: tuple[int, ...]) -> FloatArray:
         (2, (0, 1, 1)),
     ):
         squares = []
-        for count, order in zip(shape, orders, strict=True):
+        for count, order in zip(grid.shape, orders, strict=True):
             difference = np.diff(np.eye(count), order, axis=0) if order else np.eye(count)
             squares.append(difference.T @ difference)
         out += times * np.kron(np.kron(squares[0], squares[1]), squares[2])
-    return out * CONTROL_MM**3 / CONTROL_MM**4
+    return out / float(grid.spacing_mm[0])
 
 
 def _basis(points_lps_mm: FloatArray, grid: Geometry) -> FloatArray:

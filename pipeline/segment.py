@@ -15,6 +15,7 @@ from pipeline.volume import Mask, Volume, signed_distance_mm
 
 Array = NDArray[np.float32]
 
+HOLE_ML = 0.1  # smaller holes in a zone are noise
 BAND_MM = 2.0  # on either side of the edge, where the image itself says how much of a voxel is zone
 
 
@@ -236,7 +237,7 @@ def _holes_filled(
         ml = float(part.sum()) * geometry.voxel_volume_mm3 / 1000.0
         viable = max(model.viable, model.organ) if (around.tumor_mm[part] > 0).mean() > 0.5 else model.organ
         brightness = float(smooth[part].mean())
-        harmless = ml < 0.1 or brightness < (model.zone + model.tumor) / 2
+        harmless = ml < HOLE_ML or brightness < (model.zone + model.tumor) / 2
         if harmless:
             out |= part
         elif depth[part].min() >= 4.0 and brightness < min(model.organ, (model.zone + viable) / 2):
@@ -249,7 +250,10 @@ def _if_core(mask: Mask, smooth: Array, model: Intensities) -> Mask | None:
     """The mask with its doubtful holes filled; None without any."""
     labels, count = ndimage.label(ndimage.binary_fill_holes(mask.voxels) & ~mask.voxels)
     numbers = np.arange(1, count + 1)
-    doubtful = numbers[ndimage.mean(smooth, labels, numbers) < model.organ] if count else numbers
+    if not count:
+        return None
+    large = ndimage.sum_labels(labels > 0, labels, numbers) * mask.geometry.voxel_volume_mm3 >= 1000.0 * HOLE_ML
+    doubtful = numbers[large & (ndimage.mean(smooth, labels, numbers) < model.organ)]
     return Mask(mask.voxels | np.isin(labels, doubtful), mask.geometry) if len(doubtful) else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,8 @@ from pipeline.lesion import assess_lesion, segment, view_lesion
 from pipeline.organ import FoundOrgan
 from pipeline.phantom import Phantom, make_phantom
 from pipeline.phantom_stories import story
+from pipeline.registration_error import RegistrationErrors
+from pipeline.sampling import extent_of, spline_grid
 
 #: Two workers on two cores: more threads inside each only wait for one another.
 torch.set_num_threads(1)
@@ -43,6 +46,14 @@ def incomplete_assessment(incomplete_phantom: Phantom) -> Assessment:
     return assess(incomplete_phantom.case())
 
 
+def shift_errors(case: Case, expected_mm: float) -> RegistrationErrors:
+    """Draws that move everything alike, as large as a registration expected."""
+    geometry = case.followup.volume.geometry
+    grid = spline_grid(extent_of(geometry), 80.0, geometry.frame_uid)
+    drawn = np.random.default_rng(0).standard_normal((256, 3, 1, 1, 1)) * expected_mm / np.sqrt(3)
+    return RegistrationErrors(drawn * np.ones((1, 3, *grid.shape)), grid)
+
+
 @pytest.fixture(scope="session")
 def assessed_again() -> Callable[[Case, Registration], LesionAssessment]:
     """Assesses the first lesion of a case on a registration that was found before, which is what takes long."""
@@ -52,7 +63,8 @@ def assessed_again() -> Callable[[Case, Registration], LesionAssessment]:
         assert transform is not None
         organ = FoundOrgan(case.plan.organ_mask, "given by the plan")
         view = view_lesion(case, case.plan.lesions[0], transform, organ)
-        return assess_lesion(case, view, segment(case, view), transform, registration.quality)
+        errors = shift_errors(case, registration.quality.expected_error_mm or 0.0)
+        return assess_lesion(case, view, segment(case, view), transform, errors)
 
     return assessed
 

@@ -83,7 +83,7 @@ def percent(share: float | None) -> str:
 def probability_sentence(margin: Margin) -> str:
     """How likely the true margin is below what matters."""
     below, required = percent(margin.probability_below_0mm), percent(margin.probability_below_required)
-    return f"Probability that the true minimal margin is below 0 mm: {below}; below the required margin: {required}."
+    return f"Probability that the true minimal margin is below 0 mm: {below}; below what is required: {required}."
 
 
 def interval(lesion: LesionAssessment, *, short: bool = False) -> str:

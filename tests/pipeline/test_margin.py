@@ -40,6 +40,14 @@ def test_spheres(shift: float, spacing: tuple[float, float, float], tolerance: f
     assert abs(margin(ball(g, tumor, 10), ball(g, zone, 15)) - true) < tolerance
 
 
+def test_a_tumor_outside_the_zone_altogether_has_the_margin_of_its_far_side() -> None:
+    """No silent 0 and no positive distance: 20 mm off, a tumor of 5 mm lies up to 17 mm outside a zone of 8 mm."""
+    g = grid((1.0, 0.8, 0.8), (70, 90, 90))
+    measured = measure_margin(surface_of_mask(ball(g, (20, 0, 0), 5)), level_of_mask(ball(g, (0, 0, 0), 8)))
+    assert measured.minimal_margin_mm == pytest.approx(-17.0, abs=0.3)
+    assert measured.surface_fraction_below(0.0) == 1.0
+
+
 def test_fractions_are_weighted_by_area() -> None:
     g = grid((1.0, 0.8, 0.8), (50, 64, 64))
     zone = ball(g, (0, 0, 0), 15)

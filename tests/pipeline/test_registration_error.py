@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.both_ways import BothWays, both_ways_from
+from pipeline.both_ways import BothWays
 from pipeline.geometry import FloatArray, upright_grid
-from pipeline.registration_error import APART_SCALE, FLOOR_MM, RegistrationErrors, registration_errors
+from pipeline.registration_error import APART_SCALE, FLOOR_MM, RegistrationErrors, _bending, registration_errors
 from pipeline.sampling import Box, extent_of, spline_grid
 from pipeline.transform import SplineField, Transform
 from pipeline.trust import MOST_EXPECTED_ERROR_MM, judge_registration
@@ -34,20 +34,24 @@ def ball(frame_uid: str, radius_mm: float) -> Mask:
     return Mask(np.linalg.norm(grid.grid_lps() - MIDDLE, axis=-1) < radius_mm, grid)
 
 
+def still(box: Box, apart_mm: float = 0.0) -> BothWays:
+    """Both ways of two scans that lie alike; the way back is off along x."""
+    there = spline_grid(box, 20.0, "followup")
+    back = spline_grid(box, 20.0, "baseline")
+    off = np.zeros((3, *back.shape))
+    off[0] = apart_mm
+    return BothWays(
+        Transform("baseline", "followup", np.eye(4), SplineField(np.zeros((3, *there.shape)), there)),
+        Transform("followup", "baseline", np.eye(4), SplineField(off, back)),
+    )
+
+
 def errors(texture_hu: float, *, cut_mm: float = 15.0, apart_mm: float = 0.0, **more: float) -> RegistrationErrors:
     """The error of the identity, which is true, between two scans of the same texture."""
     followup = scan("followup", texture_hu=texture_hu, seed=1, **more)
     baseline = scan("baseline", texture_hu=texture_hu, seed=2, **more)
-    start = Transform("baseline", "followup", np.eye(4))
-    ways = both_ways_from(start)
-    control = spline_grid(Box(np.zeros(3), np.full(3, 118.0)), 20.0, "followup")
-    there = Transform("baseline", "followup", np.eye(4), SplineField(np.zeros((3, *control.shape)), control))
-    other = spline_grid(Box(np.zeros(3), np.full(3, 118.0)), 20.0, "baseline")
-    off = np.zeros((3, *other.shape))
-    off[0] = apart_mm
-    back = Transform("followup", "baseline", ways.back.matrix, SplineField(off, other))
     where = Where(extent_of(GRID), (), ball("followup", cut_mm), ball("baseline", 8.0))
-    return registration_errors(followup, baseline, BothWays(there, back), where=where, around=AROUND)
+    return registration_errors(followup, baseline, still(extent_of(GRID), apart_mm), where=where, around=AROUND)
 
 
 def expected_mm(found: RegistrationErrors, points: FloatArray = RIM) -> float:
@@ -61,13 +65,11 @@ def test_more_texture_and_less_noise_leave_less_error() -> None:
     assert expected_mm(rich) < 1.0
 
 
-def test_the_error_grows_into_the_hole_where_nothing_is_seen() -> None:
-    found = errors(60.0, cut_mm=22.0)
-    in_hole, far = (
-        expected_mm(found, MIDDLE[None]),
-        expected_mm(found, MIDDLE + np.array([[32.0, 0, 0], [0, -32.0, 0]])),
-    )
-    assert in_hole > 1.3 * far
+def test_the_error_grows_with_the_hole_in_which_nothing_is_seen() -> None:
+    in_middle = [expected_mm(errors(60.0, cut_mm=cut), MIDDLE[None]) for cut in (10.0, 20.0, 30.0)]
+    assert in_middle[0] < in_middle[1] < in_middle[2]
+    found = errors(60.0, cut_mm=30.0)
+    assert expected_mm(found, MIDDLE[None]) > 1.2 * expected_mm(found, MIDDLE + np.array([[40.0, 0, 0], [0, -40.0, 0]]))
 
 
 def test_both_ways_that_disagree_add_to_the_error() -> None:
@@ -90,4 +92,46 @@ def test_the_same_input_gives_the_same_draws() -> None:
     one, two = errors(40.0), errors(40.0)
     assert np.array_equal(one.at(RIM), two.at(RIM))
     assert one.at(RIM).shape == (len(one.coefficients_mm), len(RIM), 3)
-    assert np.allclose(one.expected_mm(RIM) ** 2, (one.at(RIM) ** 2).sum(-1).mean(0))
+
+
+def test_stripes_hold_tissue_along_their_normal_and_where_they_are() -> None:
+    """Sheets of 12 mm across z, in the right half of a long box: known is z alone, and there alone."""
+    grid = upright_grid((40, 30, 70), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0), "followup")
+    x, _, z = np.moveaxis(grid.grid_lps(), -1, 0)
+    stripes = 60.0 + np.where(x > 80.0, 60.0 * np.sin(z * 2 * np.pi / 24.0), 0.0)
+    scans = [
+        Volume(
+            (stripes + np.random.default_rng(seed).normal(0, 5, grid.shape)).astype(np.float32),
+            upright_grid(grid.shape, grid.spacing_mm, (0.0, 0.0, 0.0), frame),
+            "ct_hu",
+        )
+        for seed, frame in enumerate(("followup", "baseline"))
+    ]
+    nothing = [Mask(np.zeros(grid.shape, bool), scan.geometry) for scan in scans]
+    middle = np.array([70.0, 30.0, 40.0])
+    found = registration_errors(
+        *scans,
+        still(extent_of(grid)),
+        where=Where(extent_of(grid), (), nothing[0], nothing[1]),
+        around=Box(middle - 30.0, middle + 30.0),
+    )
+    striped, plain = np.array([[112.0, 30.0, 40.0]]), np.array([[20.0, 30.0, 40.0]])
+    sd = {name: found.at(points)[:, 0].std(0) for name, points in (("striped", striped), ("plain", plain))}
+    assert sd["striped"][2] < 1.0
+    assert sd["striped"][1] > 4.0 * sd["striped"][2]
+    assert sd["plain"][2] > 4.0 * sd["striped"][2]
+    assert sd["striped"][0] > 2.0 * sd["striped"][2]  # where the stripes end, x is known too
+
+
+def test_bending_is_that_of_the_spline() -> None:
+    """Nothing for what stretches evenly; for x^2 / 100 mm, 4e-4 / mm^2 times the volume that the points hold."""
+    grid = spline_grid(Box(np.zeros(3), np.array([60.0, 90.0, 120.0])), 15.0, "f")
+    points = grid.grid_lps()
+    form = _bending(grid)
+    for axis in range(3):
+        even, bent = (points[..., axis] ** power for power in (1, 2))
+        assert abs(even.ravel() @ form @ even.ravel()) < 1e-6
+        inner = np.array(grid.shape)
+        inner[2 - axis] -= 2  # second differences along this axis
+        expected = (2 / 100) ** 2 * float(np.prod(inner)) * 15.0**3
+        assert (bent / 100).ravel() @ form @ (bent / 100).ravel() == pytest.approx(expected)

@@ -79,6 +79,40 @@ def test_constant_and_invalid_images_are_reasons() -> None:
         assert isinstance(segment_zone(flat, around), Reason)
 
 
+def test_of_two_zones_the_planned_one_is_taken() -> None:
+    """A second, darker hole in the organ 25 mm beside it belongs to another lesion, or is a cyst."""
+    image, around, truth = made(contrast=60, noise=12)
+    other = np.linalg.norm(image.geometry.grid_lps() - (29.0, 0.0, 0.0), axis=-1) < 9
+    both = Volume(np.where(other, 20.0, image.voxels).astype(np.float32), image.geometry, "ct_hu")
+    found = segment_zone(both, around)
+    assert isinstance(found, Zone)
+    assert dice(found.mask.voxels, truth) > 0.96
+    assert (found.mask.voxels & other).sum() == 0
+
+
+def test_a_zone_that_fills_the_organ_is_a_reason() -> None:
+    """Where nothing that enhances is left around it, there is no organ to tell it from."""
+    image, around, _ = made(contrast=60, noise=12)
+    dark = np.where(np.linalg.norm(image.geometry.grid_lps(), axis=-1) < 60, 50.0, 110.0)
+    rough = np.random.default_rng(1).normal(0, 12, dark.shape)
+    found = segment_zone(Volume((dark + rough).astype(np.float32), image.geometry, "ct_hu"), around)
+    assert isinstance(found, Reason)
+    assert found.code == "zone_not_found"
+
+
+def test_what_may_be_core_or_tumor_is_kept_apart() -> None:
+    """A bright middle between zone and organ stays open, and what the zone would be without it is told."""
+    image, around, truth = made(contrast=60, noise=10, core_hu=42)
+    found = segment_zone(image, around)
+    assert isinstance(found, Zone)
+    assert found.if_core is not None
+    assert dice(found.if_core.voxels, truth) > 0.96
+    assert found.if_core.volume_ml > found.mask.volume_ml + 0.2
+    plain = segment_zone(*made(contrast=60, noise=10)[:2])
+    assert isinstance(plain, Zone)
+    assert plain.if_core is None
+
+
 def test_a_dense_core_is_filled_and_told_where_viable_tumor_would_be_brighter() -> None:
     image, around, truth = made(contrast=60, noise=10, core_hu=42)
     found = segment_zone(image, replace(around, tumor_to_organ=1.6))

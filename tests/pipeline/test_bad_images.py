@@ -1,0 +1,55 @@
+"""Images from which nothing can be told: the whole way ends in a reason, never in a crash or a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.assess import assess
+from pipeline.assessment import Assessment
+from pipeline.case import Case
+from pipeline.phantom import Phantom
+from pipeline.volume import Volume
+
+Array = NDArray[np.generic]
+
+
+def with_voxels(phantom: Phantom, change: Callable[[Array], Array], *, of_baseline: bool = False) -> Assessment:
+    """The assessment with one scan's voxels changed."""
+    plan, followup = phantom.plan, phantom.followups[0].followup
+    old = plan.baseline if of_baseline else followup.volume
+    new = Volume(change(old.voxels), old.geometry, old.quantity)
+    if of_baseline:
+        return assess(Case(replace(plan, baseline=new), followup))
+    return assess(Case(plan, replace(followup, volume=new)))
+
+
+@pytest.mark.parametrize("of_baseline", [False, True])
+def test_a_constant_image_is_not_assessable(incomplete_phantom: Phantom, of_baseline: bool) -> None:
+    found = with_voxels(incomplete_phantom, lambda v: np.full(v.shape, 40, np.int16), of_baseline=of_baseline)
+    assert found.outcome == "not_assessable"
+    assert found.reasons
+
+
+def test_noise_alone_is_not_assessable(incomplete_phantom: Phantom) -> None:
+    rng = np.random.default_rng(0)
+    found = with_voxels(incomplete_phantom, lambda v: rng.normal(60, 30, v.shape).astype(np.int16))
+    assert found.outcome == "not_assessable"
+    assert not found.registration.quality.accepted
+
+
+def test_a_zone_without_values_is_not_assessable(incomplete_phantom: Phantom) -> None:
+    """NaN stands where a scan has no value."""
+    inside = incomplete_phantom.followups[0].truth.zone.voxels
+    found = with_voxels(incomplete_phantom, lambda v: np.where(inside, np.nan, v).astype(np.float32))
+    assert found.outcome == "not_assessable"
+
+
+def test_a_scan_turned_upside_down_is_refused(incomplete_phantom: Phantom) -> None:
+    """Slices in reverse under the same geometry: another body, as far as anybody can tell."""
+    found = with_voxels(incomplete_phantom, lambda v: np.ascontiguousarray(v[::-1]))
+    assert found.outcome == "not_assessable"

@@ -1,0 +1,72 @@
+"""Registration both ways: alike when the scans change roles, and right through a turned start."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.both_ways import both_ways_from, deform_both_ways
+from pipeline.geometry import FloatArray, upright_grid
+from pipeline.register import COARSE_LEVELS
+from pipeline.sampling import Box, extent_of
+from pipeline.transform import Transform
+from pipeline.volume import Mask, Volume
+from pipeline.where import Where
+
+SHAPE, SPACING_MM = (56, 60, 64), (2.0, 2.0, 2.0)
+TURN = np.array([[0.996, -0.087, 0.0, 9.0], [0.087, 0.996, 0.0, -4.0], [0.0, 0.0, 1.0, 3.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+def texture(points: FloatArray) -> FloatArray:
+    x, y, z = np.moveaxis(points, -1, 0) * (2 * np.pi / 31.0)
+    return np.asarray(60.0 + 60.0 * np.sin(x + 0.3 * y) * np.sin(y - 0.2 * z) * np.sin(z + 0.4 * x))
+
+
+def true_partner(points: FloatArray) -> FloatArray:
+    """Where a point of the follow-up lies in the baseline: a turn, after a bend of up to 3 mm."""
+    bend = 3.0 * np.sin(points[..., [1, 2, 0]] * (2 * np.pi / 120.0))
+    return np.asarray((points + bend) @ TURN[:3, :3].T + TURN[:3, 3])
+
+
+def scans() -> tuple[Volume, Volume]:
+    """Follow-up and baseline."""
+    followup = upright_grid(SHAPE, SPACING_MM, (0.0, 0.0, 0.0), "followup")
+    baseline = upright_grid(SHAPE, SPACING_MM, (0.0, 0.0, 0.0), "baseline")
+    noise = np.random.default_rng(0).normal(0, 4, (2, *SHAPE))
+    return (
+        Volume((texture(true_partner(followup.grid_lps())) + noise[0]).astype(np.float32), followup, "ct_hu"),
+        Volume((texture(baseline.grid_lps()) + noise[1]).astype(np.float32), baseline, "ct_hu"),
+    )
+
+
+def registered(fixed: Volume, moving: Volume, start: Transform, where: Where) -> Transform:
+    ways = deform_both_ways(fixed, moving, both_ways_from(start), where=where, levels=COARSE_LEVELS)
+    return ways.joined
+
+
+def test_the_mean_of_both_ways_is_right_and_alike_when_the_scans_change_roles() -> None:
+    followup, baseline = scans()
+    start = Transform("baseline", "followup", TURN)
+    nothing = [Mask(np.zeros(SHAPE, bool), s.geometry) for s in (followup, baseline)]
+    where = Where(extent_of(followup.geometry), (Box(np.full(3, 30.0), np.full(3, 90.0)),), nothing[0], nothing[1])
+    found = registered(followup, baseline, start, where)
+    points = np.random.default_rng(1).uniform(40.0, 80.0, (200, 3))
+    error = np.linalg.norm(found(points) - true_partner(points), axis=1)
+    assert error.mean() < 0.4
+    assert np.linalg.norm(start(points) - true_partner(points), axis=1).mean() > 2.0
+    back = Transform("followup", "baseline", np.linalg.inv(TURN))
+    other = registered(baseline, followup, back, where.swapped(back, baseline.geometry))
+    assert np.linalg.norm(other(found(points)) - points, axis=1).mean() < 0.2
+
+
+def test_swapping_exchanges_roles_and_the_side_of_the_pull() -> None:
+    followup, baseline = scans()
+    zone = Mask(np.linalg.norm(followup.geometry.grid_lps() - 60.0, axis=-1) < 15.0, followup.geometry)
+    tumor = Mask(np.linalg.norm(baseline.geometry.grid_lps() - 60.0, axis=-1) < 8.0, baseline.geometry)
+    where = Where(extent_of(followup.geometry), (), zone, tumor, organ_moving=tumor, zones=(zone,))
+    back = Transform("followup", "baseline", np.linalg.inv(TURN))
+    other = where.swapped(back, baseline.geometry)
+    assert (other.cut_fixed, other.cut_moving, other.organ_fixed, other.organ_moving) == (tumor, zone, tumor, None)
+    assert other.drawn == -where.drawn
+    there = back.inverse_points(np.full((1, 3), 60.0))[0]
+    assert np.linalg.norm(other.zones[0].centroid_lps_mm - there) < 0.5
+    assert abs(other.zones[0].volume_ml / zone.volume_ml - 1) < 0.05
