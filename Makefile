@@ -16,8 +16,9 @@ help:
 demo: $(VENV)/.installed
 	$(BIN)/marginwatch demo $(ARGS)
 
+# Two workers: linear algebra with threads of its own in each would only wait for the other's.
 test: $(VENV)/.installed-dev system-parts
-	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
