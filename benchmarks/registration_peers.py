@@ -38,9 +38,8 @@ def _windowed(volume: Volume) -> sitk.Image:
 
 
 def _mask_like(image: sitk.Image, where: Where, start: Transform, *, followup: bool) -> sitk.Image:
-    organ, tumor, zone = (
-        image_from(m) for m in (where.organ_moving, where.cut_moving, where.cut_fixed) if m is not None
-    )
+    assert where.organ_moving is not None  # every made patient has one
+    organ, tumor, zone = (image_from(m) for m in (where.organ_moving, where.cut_moving, where.cut_fixed))
     to_baseline, from_baseline = sitk.AffineTransform(3), sitk.AffineTransform(3)
     for transform, matrix in ((to_baseline, start.matrix), (from_baseline, np.linalg.inv(start.matrix))):
         transform.SetMatrix(matrix[:3, :3].ravel().tolist())

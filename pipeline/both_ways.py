@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from pipeline.geometry import FloatArray
+from pipeline.geometry import FloatArray, Geometry
 from pipeline.register import Resolution, deform
 from pipeline.sampling import refined
 from pipeline.transform import SplineField, Transform
@@ -39,7 +39,7 @@ class BothWays:
     def joined(self) -> Transform:
         """baseline_from_followup: half-way between `there` and the inverse of `back`.
 
-        Beyond what `back` covers, `there` alone. Raises ValueError where a spline is missing.
+        Beyond what both cover, `there` alone. Raises ValueError where a spline is missing.
         """
         if self.there.field is None or self.back.field is None:
             raise ValueError("only transforms with a spline have a mean")
@@ -52,7 +52,8 @@ class BothWays:
         rigid = np.linalg.inv(self.there.matrix)
         inverse = at_baseline @ rigid[:3, :3].T + rigid[:3, 3] - points
         apart = inverse - self.there.field.displacement_mm(points)
-        half = 0.5 * apart * self._known(at_baseline)[..., None]
+        known = np.minimum(_known(self.there.field.grid, points), _known(self.back.field.grid, at_baseline))
+        half = 0.5 * apart * known[..., None]
         more = [ndimage.spline_filter(half[..., a], order=3, mode="mirror") for a in range(3)]
         return replace(self.there, field=SplineField(coefficients.numpy() + np.stack(more), grid))
 
@@ -60,13 +61,12 @@ class BothWays:
         """(n, 3) from what `there` makes of points of the follow-up to what the inverse of `back` makes of them."""
         return np.asarray(self.back.inverse_points(points_lps_mm) - self.there(points_lps_mm))
 
-    def _known(self, points_lps_mm: FloatArray) -> FloatArray:
-        """(...,) from 0 at the edge of what `back` covers to 1 well inside, at (..., 3) baseline points."""
-        assert self.back.field is not None
-        grid = self.back.field.grid
-        index = grid.index_of(points_lps_mm)
-        inside = np.minimum(index - 1.0, np.array(grid.shape) - 2.0 - index).min(-1)
-        return np.asarray(np.clip(inside * float(grid.spacing_mm[0]) / _FADE_MM, 0.0, 1.0))
+
+def _known(control: Geometry, points_lps_mm: FloatArray) -> FloatArray:
+    """(...,) from 0 at the edge of what a spline on these control points covers to 1 well inside, at (..., 3)."""
+    index = control.index_of(points_lps_mm)
+    inside = np.minimum(index - 1.0, np.array(control.shape) - 2.0 - index).min(-1)
+    return np.asarray(np.clip(inside * float(control.spacing_mm[0]) / _FADE_MM, 0.0, 1.0))
 
 
 def both_ways_from(start: Transform) -> BothWays:

@@ -20,10 +20,11 @@ _EXACT = 100
 
 @dataclass(frozen=True, eq=False)
 class MarginMap:
-    """Signed distance (mm) from each tumor surface vertex to the zone surface, positive inside the zone."""
+    """Signed distance (mm) from each tumor surface vertex to the zone's edge, positive inside the zone."""
 
     tumor: Surface
     distance_mm: FloatArray
+    edge: ZoneEdge
 
     @property
     def thinnest(self) -> int:
@@ -45,12 +46,25 @@ def measure_margin(tumor: Surface, zone: Level) -> MarginMap:
     Raises ValueError for a zone without an inside. The least margins, of which the minimal one is reported, are looked
     up exactly, the others as `distance_to_surface_mm` does.
     """
-    points, surface = tumor.vertices_lps_mm, _Fans.of(zone.surface())
-    sign = np.where(zone.at(points) > 0, 1.0, -1.0)
-    margin = sign * surface.distance_mm(points, slack=_SLACK)
+    points, edge = tumor.vertices_lps_mm, ZoneEdge(zone, _Fans.of(zone.surface()))
+    margin = edge.margin_mm(points)
     least = np.argsort(margin)[:_EXACT]
-    margin[least] = sign[least] * surface.distance_mm(points[least], slack=0.0)
-    return MarginMap(tumor, margin)
+    margin[least] = edge.margin_mm(points[least], slack=0.0)
+    return MarginMap(tumor, margin, edge)
+
+
+@dataclass(frozen=True, eq=False)
+class ZoneEdge:
+    """A zone's edge to measure margins to; the level tells on which side of it a point lies."""
+
+    level: Level
+    fans: _Fans
+
+    def margin_mm(self, points_lps_mm: FloatArray, *, slack: float = _SLACK, nearest: int = _NEAREST) -> FloatArray:
+        """(n,) signed distance from (n, 3) points of the zone's frame to the edge, positive inside; slack, nearest: as
+        for `_Fans.distance_mm`."""
+        sign = np.where(self.level.at(points_lps_mm) > 0, 1.0, -1.0)
+        return np.asarray(sign * self.fans.distance_mm(points_lps_mm, slack=slack, nearest=nearest))
 
 
 def distance_to_surface_mm(points: FloatArray, surface: Surface) -> FloatArray:
@@ -76,12 +90,12 @@ class _Fans:
         size = np.bincount(faces.ravel(), minlength=len(vertices))
         return _Fans(vertices[faces], cKDTree(vertices), order // 3, np.concatenate([[0], np.cumsum(size)]))
 
-    def distance_mm(self, points: FloatArray, *, slack: float) -> FloatArray:
-        """(n,) least distance from (n, 3) points to the triangles around the `_NEAREST` nearest vertices of each.
+    def distance_mm(self, points: FloatArray, *, slack: float, nearest: int = _NEAREST) -> FloatArray:
+        """(n,) least distance from (n, 3) points to the triangles around the nearest vertices of each, so many.
 
         slack: a vertex farther by this fraction counts as nearest too.
         """
-        count = min(_NEAREST, self.tree.n)
+        count = min(nearest, self.tree.n)
         vertices = self.tree.query(points, k=count, eps=slack)[1].reshape(len(points), -1)
         best = np.full(len(points), np.inf)
         for near in vertices.T:

@@ -17,7 +17,7 @@ from pipeline.registration_error import RegistrationErrors
 from pipeline.segment import Zone
 from pipeline.surface import Surface, level_of_mask
 from pipeline.transform import Transform, sample_distance
-from pipeline.uncertainty import margin_uncertainty
+from pipeline.uncertainty import EdgeError, margin_uncertainty
 from pipeline.volume import Mask
 
 #: A tumor of 1 cm that touches the capsule has half of its surface within 5 mm of it. Of one that seems to lie nearly
@@ -49,12 +49,12 @@ def measure_lesion(
     coverage = measure_coverage(level, tumor, zone_level, baseline_from_followup)
     at = margins.thinnest
     edge = _organ_edge(case, lesion, margins, planned.vertices_lps_mm)
-    unsure = margin_uncertainty(margins, zone.mask, zone.intensities, errors, required_mm=edge.required_mm)
+    unsure = margin_uncertainty(margins, errors, EdgeError.of(zone), required_mm=edge.required_mm)
     low, high = unsure.interval_mm
     remarks = _vessel(margins, planned.vertices_lps_mm, case.plan.vessel_mask, lesion)
     if zone.if_core is not None:
         filled = measure_margin(tumor, level_of_mask(zone.if_core))
-        if_core = margin_uncertainty(filled, zone.if_core, zone.intensities, errors, required_mm=edge.required_mm)
+        if_core = margin_uncertainty(filled, errors, EdgeError.of(zone), required_mm=edge.required_mm)
         high = max(high, if_core.interval_mm[1])
         remarks += (_perhaps_core(zone.if_core.volume_ml - zone.mask.volume_ml, filled.minimal_margin_mm),)
     x, y, z = tumor.vertices_lps_mm[at]

@@ -38,6 +38,8 @@ def family(name: str, seed: int, *, full: bool = False) -> PhantomSpec:
     known = (*FAMILIES, VARIED, *STRANGERS)
     if name not in known:
         raise ValueError(f"no family is called {name}; there are {', '.join(known)}")
+    if full and name == VARIED:
+        raise ValueError(f"{VARIED} has fields of view of its own, around the tumor; take another family in full size")
     rng = np.random.default_rng([seed, 23])
     at_edge = name == "near_capsule" or (name == VARIED and seed % 4 == 0)
     tumor = _tumor(made_body(seed), rng, near_capsule=at_edge)

@@ -14,7 +14,7 @@ from pipeline.contraction import Pull, pull_of
 from pipeline.descent import Descent, descend
 from pipeline.device import device_of
 from pipeline.geometry import Geometry
-from pipeline.sampling import Lattice, lattice_in, refined, spline_basis, spline_grid
+from pipeline.sampling import Lattice, lattice_in, refined, spline_bases, spline_grid
 from pipeline.similarity import negative_mutual_information, to_bins
 from pipeline.transform import SplineField, Transform
 from pipeline.volume import Volume
@@ -43,7 +43,7 @@ COARSE_LEVELS = (
     Resolution(4.0, 40.0, 7.5, 6.3, 60, 1.0, 0.5),
     Resolution(2.5, 20.0, 6.3, 4.4, 60, 0.6, 5.0),
 )
-FINE_LEVELS = (Resolution(1.5, 10.0, 6.3, 3.15, 80, 0.3, 15.0),)
+FINE_LEVELS = (Resolution(1.5, 10.0, 6.3, 3.15, 72, 0.3, 15.0),)
 
 
 def deform(
@@ -121,7 +121,7 @@ class _Cost:
         images, parts = self.images, []
         for lattice in self.lattices:
             jitter = torch.rand(3, generator=generator).to(coefficients.device)
-            p, u = self._displaced(coefficients, lattice.axes(jitter))
+            p, u = lattice.points(jitter), self._displacement(coefficients, lattice.axes(jitter))
             weight = images.fixed_weight.at(p)
             here = weight > 0.05
             parts.append((p[here], u[here], weight[here]))
@@ -136,18 +136,12 @@ class _Cost:
         fixed, moving = images.fixed.at(p), images.moving.at(y)
         return negative_mutual_information(to_bins(fixed, 0.0, 1.0), to_bins(moving, 0.0, 1.0), weight)
 
-    def _displaced(self, coefficients: torch.Tensor, axes: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        spacing = float(self.grid.spacing_mm[0])
-        origin = self.grid.lps_from_index[:3, 3]
-        bx, by, bz = (
-            spline_basis(axes[a], float(origin[a]), spacing, self.grid.shape[2 - a]).to(coefficients.dtype)
-            for a in range(3)
-        )
+    def _displacement(self, coefficients: torch.Tensor, axes: list[torch.Tensor]) -> torch.Tensor:
+        bx, by, bz = spline_bases(axes, self.grid)
         u = torch.einsum("zk,ckji->czji", bz, coefficients)
         u = torch.einsum("yj,czji->czyi", by, u)
         u = torch.einsum("xi,czyi->czyx", bx, u)
-        z, y, x = torch.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
-        return torch.stack([x, y, z], -1).reshape(-1, 3), u.reshape(3, -1).T
+        return u.reshape(3, -1).T
 
 
 def bending_energy(coefficients: torch.Tensor, spacing_mm: float) -> torch.Tensor:

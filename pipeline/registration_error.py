@@ -17,7 +17,7 @@ from scipy import linalg, ndimage
 
 from pipeline.both_ways import BothWays
 from pipeline.geometry import FloatArray, Geometry
-from pipeline.sampling import Box, Field, extent_of, lattice_in, spline_basis, spline_grid
+from pipeline.sampling import Box, Field, extent_of, lattice_in, spline_bases, spline_grid
 from pipeline.transform import Transform
 from pipeline.volume import Volume
 from pipeline.where import Images, Where, images_for
@@ -39,6 +39,7 @@ RIDGE = 1e-4
 #: The Laplace approximation, and half of what lies between both ways, times these; and what neither can see.
 SCALE, APART_SCALE, FLOOR_MM = 0.7, 1.9, 0.15
 _BINS = 40
+_UNSHIFTED = torch.zeros(3, dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def registration_errors(
 ) -> RegistrationErrors:
     """Draws of the error of `ways.joined` near one lesion; the same for the same input.
 
-    where: with the follow-up fixed. around: the lesion with what was planned and what was found, in the follow-up's
+    where: with the follow-up fixed. around: the tumor and, where there is one, its simulated zone, in the follow-up's
     frame.
     """
     box = around.grown(REACH_MM).meet(extent_of(followup.geometry))
@@ -106,8 +107,7 @@ def _apart_mm(images: Images, ways: BothWays, box: Box) -> float:
     """Root mean square distance between both ways, all over the box where the images count; inside the cuts it would
     be one vector, here it is many, of one and the same distribution."""
     lattice = lattice_in(box, APART_SAMPLE_MM)
-    z, y, x = np.meshgrid(*(lattice.axes(torch.zeros(3))[a].double().numpy() for a in (2, 1, 0)), indexing="ij")
-    points = np.stack([x, y, z], -1).reshape(-1, 3)
+    points = lattice.points(_UNSHIFTED).numpy()
     weight = _at(images.fixed_weight, points) * _at(images.moving_weight, ways.joined(points))
     points = points[weight > 0.5] if (weight > 0.5).any() else points
     return float(np.sqrt((ways.apart_mm(points) ** 2).sum(1).mean()))
@@ -120,9 +120,7 @@ def _information(images: Images, transform: Transform, box: Box, grid: Geometry)
     left: the mean of the follow-up's values given the baseline's stands for the prediction, whatever the modality.
     """
     lattice = lattice_in(box, SAMPLE_MM)
-    axes = [a.double() for a in lattice.axes(torch.zeros(3))]
-    z, y, x = np.meshgrid(*(axes[a].numpy() for a in (2, 1, 0)), indexing="ij")
-    points = np.stack([x, y, z], -1).reshape(-1, 3)
+    points = lattice.points(_UNSHIFTED).numpy()
     partners = transform(points)
     weight = _at(images.fixed_weight, points) * _at(images.moving_weight, partners)
     fixed, moving = _at(images.fixed, points), _at(images.moving, partners)
@@ -137,17 +135,14 @@ def _information(images: Images, transform: Transform, box: Box, grid: Geometry)
         gradient[:, a] = np.interp(ahead, places, predicted) - np.interp(behind, places, predicted)
     gradient /= 2 * IMAGE_MM
     scale = SAMPLE_MM**3 / NOISE_VOLUME_MM3 / variance
-    spacing_mm = float(grid.spacing_mm[0])
-    basis = [
-        spline_basis(axes[a], float(grid.lps_from_index[a, 3]), spacing_mm, grid.shape[2 - a]).numpy() for a in range(3)
-    ]
+    basis = [b.numpy() for b in spline_bases(lattice.axes(_UNSHIFTED), grid)]
     pairs = [np.einsum("pi,pj->pij", b, b).reshape(len(b), -1) for b in basis]
     counts = [b.shape[1] for b in basis]
     n = int(np.prod(counts))
     out = np.zeros((3 * n, 3 * n))
     for a in range(3):
         for b in range(a, 3):
-            told = (scale * weight * gradient[:, a] * gradient[:, b]).reshape(z.shape)
+            told = (scale * weight * gradient[:, a] * gradient[:, b]).reshape(lattice.counts[::-1])
             told = np.einsum("zyx,xi->zyi", told, pairs[0])
             told = np.einsum("zyi,yj->zji", told, pairs[1])
             told = np.einsum("zji,zk->kji", told, pairs[2])
@@ -159,7 +154,10 @@ def _information(images: Images, transform: Transform, box: Box, grid: Geometry)
 
 
 def _prediction(fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> tuple[FloatArray, FloatArray, float]:
-    """Places from 0 to 1, the mean of the fixed values where the moving ones have them, and what varies about it."""
+    """What the moving values, from 0 to 1, say of the fixed ones beside them: both (n,).
+
+    Returns (bins,) moving values, (bins,) the mean of the fixed ones there, and the variance about it.
+    """
     places = (np.arange(_BINS) + 0.5) / _BINS
     bins = np.clip((moving * _BINS).astype(int), 0, _BINS - 1)
     count = ndimage.gaussian_filter1d(np.bincount(bins, minlength=_BINS).astype(float), 1.0)
@@ -191,15 +189,8 @@ def _bending(grid: Geometry) -> FloatArray:
 
 def _basis(points_lps_mm: FloatArray, grid: Geometry) -> FloatArray:
     """(n, control points) spline weights at (n, 3) points."""
-    x, y, z = (
-        spline_basis(
-            torch.from_numpy(np.ascontiguousarray(points_lps_mm[:, a])),
-            float(grid.lps_from_index[a, 3]),
-            float(grid.spacing_mm[0]),
-            grid.shape[2 - a],
-        ).numpy()
-        for a in range(3)
-    )
+    columns = [torch.from_numpy(np.ascontiguousarray(points_lps_mm[:, a])) for a in range(3)]
+    x, y, z = (b.numpy() for b in spline_bases(columns, grid))
     return np.asarray(np.einsum("pk,pj,pi->pkji", z, y, x).reshape(len(points_lps_mm), -1))
 
 

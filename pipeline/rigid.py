@@ -93,7 +93,7 @@ class _Pair:
         generator = torch.Generator().manual_seed(0)
 
         def loss_of(jitter: torch.Tensor) -> torch.Tensor:
-            return self._loss(_moved(lattice.axes(jitter.to(self.device))), base, six, middle)
+            return self._loss(lattice.points(jitter.to(self.device)), base, six, middle)
 
         descend((six,), lambda: loss_of(torch.rand(3, generator=generator)), Descent(steps, rate, 0.1))
         with torch.no_grad():
@@ -118,10 +118,6 @@ class _Pair:
             weight,
         )
         return loss * share.detach().clamp(0.05, 1.0) ** 0.5
-
-
-def _moved(axes: list[torch.Tensor]) -> torch.Tensor:
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
 
 
 def _rigid(six: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,6 +145,12 @@ class Lattice:
             for a in range(3)
         ]
 
+    def points(self, jitter: torch.Tensor) -> torch.Tensor:
+        """(n, 3) all sample points, x the fastest; jitter: as for `axes`."""
+        x, y, z = self.axes(jitter)
+        z, y, x = torch.meshgrid(z, y, x, indexing="ij")
+        return torch.stack([x, y, z], -1).reshape(-1, 3)
+
 
 def lattice_in(box: Box, spacing_mm: float) -> Lattice:
     """Sample points that fill the box."""
@@ -173,6 +180,15 @@ def spline_basis(coordinates: torch.Tensor, origin_mm: float, spacing_mm: float,
     weights = cubic_weights(t)
     out = torch.zeros(len(coordinates), count, dtype=coordinates.dtype, device=coordinates.device)
     return out.scatter_add_(1, base.long()[:, None] + torch.arange(-1, 3, device=coordinates.device), weights)
+
+
+def spline_bases(axes: Sequence[torch.Tensor], grid: Geometry) -> list[torch.Tensor]:
+    """`spline_basis` along x, y and z: the weights of a grid's control points at three lists of coordinates."""
+    spacing_mm = float(grid.spacing_mm[0])
+    return [
+        spline_basis(axes[a], float(grid.lps_from_index[a, 3]), spacing_mm, grid.shape[2 - a]).to(axes[a].dtype)
+        for a in range(3)
+    ]
 
 
 def refined(coefficients: torch.Tensor, grid: Geometry) -> tuple[torch.Tensor, Geometry]:

@@ -10,19 +10,42 @@ from numpy.typing import NDArray
 from pipeline.geometry import FloatArray
 from pipeline.margin import MarginMap
 from pipeline.registration_error import RegistrationErrors
-from pipeline.segment import Intensities
-from pipeline.transform import sample_distance
-from pipeline.volume import Mask
+from pipeline.segment import Zone
 
 #: Surface points that may become the thinnest place: within this of the least margin, at most so many.
 WITHIN_MM = 6.0
-MOST_POINTS = 400
+MOST_POINTS = 160
 #: The zone's drawn edge: what it is off all over (per unit of noise over contrast, and of the slice thickness), and
 #: from place to place, alike over `ROUGH_MM`. Read off made zones with known edges.
-OFF_MM, OFF_PER_NOISE, OFF_PER_SLICE = 0.1, 1.3, 0.14
-ROUGH_MM_SD, ROUGH_PER_NOISE, ROUGH_PER_SLICE = 0.1, 2.1, 0.17
+OFF_MM, OFF_PER_NOISE, OFF_PER_SLICE = 0.1, 1.6, 0.17
+ROUGH_MM_SD, ROUGH_PER_NOISE, ROUGH_PER_SLICE = 0.1, 2.4, 0.18
 ROUGH_MM = 5.0
 _WAVES = 48
+
+
+@dataclass(frozen=True)
+class EdgeError:
+    """Standard deviations of the zone's drawn edge in mm: all over, and from place to place."""
+
+    off_mm: float
+    rough_mm: float
+
+    @staticmethod
+    def of(zone: Zone) -> EdgeError:
+        noise = zone.intensities.noise / max(abs(zone.intensities.organ - zone.intensities.zone), 1e-3)
+        slice_mm = float(zone.mask.geometry.spacing_mm.max())
+        off = np.linalg.norm([OFF_MM, OFF_PER_NOISE * noise, OFF_PER_SLICE * slice_mm])
+        rough = np.linalg.norm([ROUGH_MM_SD, ROUGH_PER_NOISE * noise, ROUGH_PER_SLICE * slice_mm])
+        return EdgeError(float(off), float(rough))
+
+    def draws_mm(self, points_lps_mm: FloatArray, draws: int) -> FloatArray:
+        """(draws, n) errors of the edge near (n, 3) points: one for all, and a smooth random field."""
+        rng = np.random.default_rng(1)
+        waves = rng.standard_normal((draws, 3, _WAVES)) / ROUGH_MM
+        phases = rng.uniform(0, 2 * np.pi, (draws, 1, _WAVES))
+        field = np.stack([np.cos(points_lps_mm @ w + p).sum(1) for w, p in zip(waves, phases, strict=True)])
+        shift = self.off_mm * rng.standard_normal((draws, 1))
+        return np.asarray(shift + self.rough_mm * np.sqrt(2 / _WAVES) * field)
 
 
 @dataclass(frozen=True)
@@ -36,9 +59,9 @@ class MarginUncertainty:
 
 
 def margin_uncertainty(
-    margins: MarginMap, zone: Mask, intensities: Intensities, errors: RegistrationErrors, *, required_mm: FloatArray
+    margins: MarginMap, errors: RegistrationErrors, edge: EdgeError, *, required_mm: FloatArray
 ) -> MarginUncertainty:
-    """From draws of the registration's error and of the zone's edge at every point that may be the thinnest.
+    """From draws of both errors at every point of the tumor's surface that may be the thinnest.
 
     required_mm: (n,) the margin asked for at each vertex of the tumor's surface. The least of many noisy margins is not
     the margin of the least place: mostly it is smaller. The draws show by how much, and that is taken off once for the
@@ -49,8 +72,8 @@ def margin_uncertainty(
     near = np.union1d(_nearest(margins.distance_mm), _nearest(slack))
     points = margins.tumor.vertices_lps_mm[near]
     moved = points + errors.at(points)
-    drawn = margins.distance_mm[near] + sample_distance(zone, moved) - sample_distance(zone, points)
-    drawn = drawn + _edge_errors(points, intensities, zone, len(drawn))
+    drawn = margins.edge.margin_mm(moved.reshape(-1, 3), nearest=1).reshape(moved.shape[:2])
+    drawn = drawn + edge.draws_mm(points, len(drawn))
     least, off = drawn.min(1), _offset(drawn, margins.distance_mm[near])
     low, high = np.quantile(least, [0.025, 0.975])
     short = (drawn - required_mm[near]).min(1) - 2.0 * _offset(drawn - required_mm[near], slack[near])
@@ -79,22 +102,3 @@ def _offset(drawn: FloatArray, measured: FloatArray) -> float:
 def _share(draws: NDArray[np.bool_]) -> float:
     """The share of draws, never none and never all: so many draws cannot tell certainty (Laplace's rule)."""
     return float((draws.sum() + 1) / (len(draws) + 2))
-
-
-def _edge_sd_mm(intensities: Intensities, mask: Mask) -> tuple[float, float]:
-    """Standard deviations of the zone's drawn edge: all over, and from place to place."""
-    noise = intensities.noise / max(abs(intensities.organ - intensities.zone), 1e-3)
-    slice_mm = float(mask.geometry.spacing_mm.max())
-    off = np.linalg.norm([OFF_MM, OFF_PER_NOISE * noise, OFF_PER_SLICE * slice_mm])
-    rough = np.linalg.norm([ROUGH_MM_SD, ROUGH_PER_NOISE * noise, ROUGH_PER_SLICE * slice_mm])
-    return float(off), float(rough)
-
-
-def _edge_errors(points: FloatArray, intensities: Intensities, mask: Mask, draws: int) -> FloatArray:
-    """(draws, n) errors of the zone's edge near (n, 3) points: one for all, and a smooth random field."""
-    off, rough = _edge_sd_mm(intensities, mask)
-    rng = np.random.default_rng(1)
-    waves = rng.standard_normal((draws, 3, _WAVES)) / ROUGH_MM
-    phases = rng.uniform(0, 2 * np.pi, (draws, 1, _WAVES))
-    field = np.stack([np.cos(points @ w + p).sum(1) for w, p in zip(waves, phases, strict=True)]) * np.sqrt(2 / _WAVES)
-    return np.asarray(off * rng.standard_normal((draws, 1)) + rough * field)

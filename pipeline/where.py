@@ -15,6 +15,8 @@ from pipeline.similarity import equalised
 from pipeline.transform import Transform, grown
 from pipeline.volume import Mask, Volume
 
+_THIN = (slice(None, None, 2),) * 3
+
 
 @dataclass(frozen=True, eq=False)
 class Where:
@@ -43,9 +45,13 @@ class Where:
         def carried(box: Box) -> Box:
             return box_of(rigid.inverse_points(box.corners())).meet(whole)
 
+        def carried_zone(zone: Mask) -> Mask:
+            points = zone.points_lps_mm()
+            around = box_of(fixed_from_moving.inverse_points(points[:: max(1, len(points) // 5000)])).grown(4.0)
+            return grown([zone], around.meet(whole).grid(2.0, moving.frame_uid), fixed_from_moving, by_mm=0.0)
+
         box = carried(self.box)
-        grid = box.grid(2.0, moving.frame_uid)
-        zones = tuple(grown([z], grid, fixed_from_moving, by_mm=0.0) for z in self.zones)
+        zones = tuple(carried_zone(z) for z in self.zones)
         return Where(
             box=box,
             near=tuple(carried(b).meet(box) for b in self.near),
@@ -86,17 +92,12 @@ def images_for(
     moving_values, moving_grid = smoothed(moving_part, spacing_mm=image_mm, low=mw.low, high=mw.high)
     fixed_weight = _weight(where.organ_fixed, where.cut_fixed, fixed_grid)
     moving_weight = _weight(where.organ_moving, where.cut_moving, moving_grid)
-    # Which gray values are the organ's: where the start puts the organ is near enough.
-    fixed_organ, moving_organ = fixed_weight, moving_weight
-    if where.organ_moving is not None:
-        fixed_organ = fixed_weight * _carried(where.organ_moving, fixed_grid, rigid.matrix)
-    if where.organ_fixed is not None:
-        moving_organ = moving_weight * _carried(
-            where.organ_fixed, moving_grid, np.asarray(np.linalg.inv(rigid.matrix), float)
-        )
+    fixed_organ = _organ_sample(fixed_weight, fixed_grid, where.organ_moving, rigid)
+    back = Transform(rigid.from_frame_uid, rigid.to_frame_uid, np.asarray(np.linalg.inv(rigid.matrix)))
+    moving_organ = _organ_sample(moving_weight, moving_grid, where.organ_fixed, back)
     return Images(
-        field_of(equalised(fixed_values, fixed_values[fixed_organ > 0.5]), fixed_grid, device),
-        field_of(equalised(moving_values, moving_values[moving_organ > 0.5]), moving_grid, device),
+        field_of(equalised(fixed_values, fixed_values[_THIN][fixed_organ]), fixed_grid, device),
+        field_of(equalised(moving_values, moving_values[_THIN][moving_organ]), moving_grid, device),
         field_of(fixed_weight, fixed_grid, device),
         field_of(moving_weight, moving_grid, device),
         torch.tensor(start.matrix, dtype=torch.float32).to(device),
@@ -113,6 +114,18 @@ def _weight(organ: Mask | None, cut: Mask, onto: Geometry) -> NDArray[np.float32
             edge[axis] = slice(side, None) if side else slice(0, 1)
             weight[tuple(edge)] = 0
     return weight
+
+
+def _organ_sample(
+    weight: NDArray[np.float32], grid: Geometry, organ: Mask | None, organ_from_grid: Transform
+) -> NDArray[np.bool_]:
+    """Of every second voxel along each axis (`_THIN`), whether it counts and lies in the organ as the other scan has
+    it; where the rigid start puts it is near enough."""
+    counts = weight[_THIN]
+    if organ is not None:
+        thin = Geometry(counts.shape, grid.lps_from_index @ np.diag([2.0, 2.0, 2.0, 1.0]), grid.frame_uid)
+        counts = counts * _carried(organ, thin, organ_from_grid.matrix)
+    return np.asarray(counts > 0.5)
 
 
 def _carried(mask: Mask, onto: Geometry, mask_from_onto: FloatArray | None = None) -> NDArray[np.float32]:
