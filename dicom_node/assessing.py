@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pipeline
 from dicom_node.results.place import check_place
 
 
@@ -55,51 +58,30 @@ def settings_in_use() -> dict[str, Any]:
     Nothing in a node's configuration is among them: it says where things lie, who may connect and how long to wait. So
     node, batch and command line give the same hash for the same method.
     """
-    from pipeline import (
-        assess,
-        both_ways,
-        enhancement,
-        lesion,
-        measurement,
-        organ_edge,
-        register,
-        registration_error,
-        surface,
-        trust,
-        uncertainty,
-    )
     from pipeline.progression import ProgressionSettings
     from pipeline.segment import SegmentSettings
 
+    modules = [m.name for m in pkgutil.iter_modules(pipeline.__path__) if not m.name.startswith("phantom")]
+    constants = {name: _constants(importlib.import_module(f"pipeline.{name}")) for name in modules}
     return {
-        "assess": _constants(assess),
-        "register": {
-            **_constants(register),
-            "COARSE_LEVELS": [asdict(level) for level in register.COARSE_LEVELS],
-            "FINE_LEVELS": [asdict(level) for level in register.FINE_LEVELS],
-        },
-        "both_ways": _constants(both_ways),
-        "registration_error": _constants(registration_error),
-        "uncertainty": _constants(uncertainty),
-        "trust": _constants(trust),
-        "enhancement": _constants(enhancement),
-        "segment": asdict(SegmentSettings()),
-        "surface": _constants(surface),
-        "measurement": _constants(measurement),
-        "organ_edge": _constants(organ_edge),
-        "lesion": _constants(lesion),
-        "progression": asdict(ProgressionSettings()),
+        **{name: found for name, found in constants.items() if found},
+        "segment_settings": asdict(SegmentSettings()),
+        "progression_settings": asdict(ProgressionSettings()),
     }
 
 
 def _constants(module: ModuleType) -> dict[str, Any]:
-    """A module's own numbers: names in capitals whose value is a number or a tuple of numbers."""
-    return {
-        name: value
-        for name, value in sorted(vars(module).items())
-        if name.lstrip("_").isupper() and isinstance(value, (int, float, tuple)) and _is_plain(value)
-    }
+    """A module's own numbers: names in capitals that hold a number, or a tuple or dataclass of nothing else."""
+    named = {name: _numbers(value) for name, value in vars(module).items() if name.lstrip("_").isupper()}
+    return {name: value for name, value in sorted(named.items()) if value is not None}
 
 
-def _is_plain(value: Any) -> bool:
-    return all(_is_plain(v) for v in value) if isinstance(value, tuple) else isinstance(value, (int, float, str))
+def _numbers(value: Any) -> Any:
+    """The value as JSON holds it; None for what is not made of numbers alone."""
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: _numbers(getattr(value, field.name)) for field in fields(value)}
+        return None if None in parts.values() else parts
+    if isinstance(value, tuple):
+        each = [_numbers(v) for v in value]
+        return None if None in each else each
+    return value if isinstance(value, (int, float)) else None

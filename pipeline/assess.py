@@ -10,16 +10,16 @@ import numpy as np
 from pipeline.assessment import Assessment, LesionAssessment, Reason, Registration, RegistrationQuality
 from pipeline.bias_field import evened
 from pipeline.both_ways import BothWays, both_ways_from, deform_both_ways
+from pipeline.carried import CarriedTumor, carry
 from pipeline.case import Case, Lesion, Plan
 from pipeline.judge import most_urgent, needs_review
 from pipeline.lesion import LesionView, assess_lesion, is_in_view, not_assessable, segment, view_lesion
 from pipeline.organ import FoundOrgan, find_organ
 from pipeline.register import COARSE_LEVELS, FINE_LEVELS
-from pipeline.registration_error import RegistrationErrors, registration_errors
+from pipeline.registration_error import registration_errors
 from pipeline.rigid import rigid_start
 from pipeline.sampling import Box, box_of, extent_of
 from pipeline.segment import Zone
-from pipeline.surface import surface_of_mask
 from pipeline.transform import Transform, grown, identity
 from pipeline.trust import agreement_around, judge_registration, worst_of
 from pipeline.volume import Mask
@@ -194,32 +194,31 @@ def _views(case: Case, transform: Transform, organ: FoundOrgan) -> list[LesionVi
     return [view_lesion(case, lesion, transform, organ) for lesion in case.plan.lesions]
 
 
-def _trusted(
-    case: Case, lesion: Lesion, ways: BothWays, where: Where
-) -> tuple[RegistrationQuality, RegistrationErrors]:
-    """The registration's quality around one lesion, and draws of its error there."""
+def _trusted(case: Case, lesion: Lesion, ways: BothWays, where: Where) -> tuple[RegistrationQuality, CarriedTumor]:
+    """The registration's quality around one lesion, and the tumor as it carries it."""
     joined = ways.joined
     regions = [lesion.tumor] if lesion.simulated_zone is None else [lesion.tumor, lesion.simulated_zone]
     planned = box_of(joined.inverse_points(np.concatenate([r.points_lps_mm() for r in regions])))
     followup, baseline = case.followup.volume, case.plan.baseline
-    points = surface_of_mask(lesion.tumor).vertices_lps_mm
-    points = joined.inverse_points(points[:: max(1, len(points) // 500)])
-    errors = registration_errors(followup, baseline, ways, where=where, around=planned)
+    carried = carry(lesion, joined, registration_errors(followup, baseline, ways, where=where, around=planned))
     agreement = agreement_around(
         followup, baseline, joined, near=planned.grown(PRIOR_CUT_MM), zone=where.cut_fixed, tumor=where.cut_moving
     )
-    return judge_registration(errors, joined, tumor_points_lps_mm=points, agreement=agreement), errors
+    quality = judge_registration(
+        joined, points_lps_mm=carried.places_lps_mm, expected_error_mm=carried.expected_error_mm, agreement=agreement
+    )
+    return quality, carried
 
 
 def _assess_lesions(
-    case: Case, transform: Transform, organ: FoundOrgan, trusted: list[tuple[RegistrationQuality, RegistrationErrors]]
+    case: Case, transform: Transform, organ: FoundOrgan, trusted: list[tuple[RegistrationQuality, CarriedTumor]]
 ) -> list[LesionAssessment]:
     out = []
-    for view, (quality, errors) in zip(_views(case, transform, organ), trusted, strict=True):
+    for view, (quality, carried) in zip(_views(case, transform, organ), trusted, strict=True):
         if not quality.accepted:
             out.append(not_assessable(view.lesion, quality.reasons))
         else:
-            out.append(assess_lesion(case, view, segment(case, view), transform, errors))
+            out.append(assess_lesion(case, view, segment(case, view), carried))
     return out
 
 

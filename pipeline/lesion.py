@@ -13,6 +13,7 @@ from pipeline.assessment import (
     Reason,
     SimulatedZoneComparison,
 )
+from pipeline.carried import CarriedTumor
 from pipeline.case import Case, Lesion, Outcome
 from pipeline.contraction import contraction_mm
 from pipeline.coverage import inside
@@ -23,7 +24,6 @@ from pipeline.margin import measure_margin
 from pipeline.measurement import measure_lesion
 from pipeline.organ import FoundOrgan
 from pipeline.progression import Scene, find_growth, find_nodules, find_uncovered
-from pipeline.registration_error import RegistrationErrors
 from pipeline.segment import Surroundings, Zone, prior_scale, segment_zone
 from pipeline.surface import Surface, level_of_mask
 from pipeline.transform import Transform, identity, resample_distance, sample, sample_distance
@@ -118,10 +118,8 @@ def segment(case: Case, view: LesionView) -> Zone | Reason:
     return found
 
 
-def assess_lesion(
-    case: Case, view: LesionView, found: Zone | Reason, transform: Transform, errors: RegistrationErrors
-) -> LesionAssessment:
-    """The lesion's answer on the follow-up's own grid. transform: baseline_from_followup, with its errors."""
+def assess_lesion(case: Case, view: LesionView, found: Zone | Reason, carried: CarriedTumor) -> LesionAssessment:
+    """The lesion's answer on the follow-up's own grid."""
     lesion, full = view.lesion, case.followup.volume.geometry
     tumor = _tumor_voxels(view)
     if lesion.tumor.volume_ml < LEAST_TUMOR_ML:
@@ -139,7 +137,7 @@ def assess_lesion(
         text = "The ablation zone reaches the border of the follow-up scan; a scan that shows all of it is needed."
         reason = Reason("zone_cut_by_field_of_view", text)
         return not_assessable(lesion, (reason,), tumor=tumor.embedded_in(full), zone=found.mask.embedded_in(full))
-    measured = measure_lesion(case, lesion, found, transform, errors)
+    measured = measure_lesion(case, lesion, found, carried)
     findings = _findings(case, view, found)
     verdict = judge_lesion(
         measured.margin,
@@ -164,7 +162,7 @@ def assess_lesion(
         tumor=tumor.embedded_in(full),
         uncovered=(tumor - found.mask).embedded_in(full),
         registration_error=measured.registration_error,
-        tissue_contraction_mm=contraction_mm(transform, found.mask),
+        tissue_contraction_mm=contraction_mm(carried.baseline_from_followup, found.mask),
     )
 
 

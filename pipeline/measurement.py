@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.assessment import Margin, Reason, SurfaceError
+from pipeline.carried import CarriedTumor
 from pipeline.case import Case, Lesion
 from pipeline.coverage import measure_coverage
 from pipeline.geometry import FloatArray
 from pipeline.location import DEEP_MM, locate, midline_x_mm
 from pipeline.margin import MarginMap, measure_margin
 from pipeline.organ_edge import organ_depth_mm, organ_limited_mm, required_here_mm
-from pipeline.registration_error import RegistrationErrors
 from pipeline.segment import Zone
 from pipeline.surface import Surface, level_of_mask
-from pipeline.transform import Transform, sample_distance
+from pipeline.transform import sample_distance
 from pipeline.uncertainty import EdgeError, margin_uncertainty
 from pipeline.volume import Mask
 
@@ -37,16 +37,12 @@ class Measurement:
     remarks: tuple[Reason, ...]
 
 
-def measure_lesion(
-    case: Case, lesion: Lesion, zone: Zone, baseline_from_followup: Transform, errors: RegistrationErrors
-) -> Measurement:
-    """The margin on the follow-up between the tumor carried there and its zone. errors: of the registration."""
-    level = level_of_mask(lesion.tumor)
-    planned = level.surface()
-    tumor = Surface(baseline_from_followup.inverse_points(planned.vertices_lps_mm), planned.faces)
+def measure_lesion(case: Case, lesion: Lesion, zone: Zone, carried: CarriedTumor) -> Measurement:
+    """The margin on the follow-up between the lesion's tumor, carried there, and its zone."""
+    tumor, planned, errors = carried.here, carried.planned, carried.errors
     zone_level = level_of_mask(zone.mask)
     margins = measure_margin(tumor, zone_level)
-    coverage = measure_coverage(level, tumor, zone_level, baseline_from_followup)
+    coverage = measure_coverage(carried.level, tumor, zone_level, carried.baseline_from_followup)
     at = margins.thinnest
     edge = _organ_edge(case, lesion, margins, planned.vertices_lps_mm)
     unsure = margin_uncertainty(margins, errors, EdgeError.of(zone), required_mm=edge.required_mm)
@@ -79,9 +75,8 @@ def measure_lesion(
             depth_mm=None if edge.depth_mm is None else float(edge.depth_mm[at]),
         ),
     )
-    points = tumor.vertices_lps_mm[:: max(1, len(tumor.vertices_lps_mm) // 500)]
     at_thinnest = float(errors.expected_mm(tumor.vertices_lps_mm[[at]])[0])
-    error = SurfaceError(points, errors.expected_mm(points), at_thinnest)
+    error = SurfaceError(carried.places_lps_mm, carried.expected_error_mm, at_thinnest)
     return Measurement(margin, tumor, error, remarks)
 
 

@@ -8,7 +8,6 @@ from scipy import ndimage
 
 from pipeline.assessment import Reason, RegistrationQuality
 from pipeline.geometry import FloatArray, Geometry
-from pipeline.registration_error import RegistrationErrors
 from pipeline.sampling import Box
 from pipeline.transform import Transform, grown, identity, resample
 from pipeline.volume import Mask, Volume
@@ -26,11 +25,11 @@ LEFT_OUT_MM = 3.0  # around tumors and zones
 
 
 def judge_registration(
-    errors: RegistrationErrors, joined: Transform, *, tumor_points_lps_mm: FloatArray, agreement: float
+    joined: Transform, *, points_lps_mm: FloatArray, expected_error_mm: FloatArray, agreement: float
 ) -> RegistrationQuality:
-    """The quality at the tumor's surface. tumor_points_lps_mm: (n, 3) in the follow-up's frame."""
-    expected = float(errors.expected_mm(tumor_points_lps_mm).mean())
-    jacobians = joined.jacobian_determinants(tumor_points_lps_mm)
+    """The quality at the tumor's surface. points_lps_mm: (n, 3) of it on the follow-up; expected_error_mm: (n,)."""
+    expected = float(expected_error_mm.mean())
+    jacobians = joined.jacobian_determinants(points_lps_mm)
     jacobian = float(jacobians.min())
     reasons = []
     if agreement < LEAST_AGREEMENT:

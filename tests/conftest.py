@@ -11,6 +11,7 @@ import torch
 
 from pipeline.assess import assess
 from pipeline.assessment import Assessment, LesionAssessment, Registration
+from pipeline.carried import carry
 from pipeline.case import Case, Plan
 from pipeline.lesion import assess_lesion, segment, view_lesion
 from pipeline.organ import FoundOrgan
@@ -64,7 +65,7 @@ def assessed_again() -> Callable[[Case, Registration], LesionAssessment]:
         organ = FoundOrgan(case.plan.organ_mask, "given by the plan")
         view = view_lesion(case, case.plan.lesions[0], transform, organ)
         errors = shift_errors(case, registration.quality.expected_error_mm or 0.0)
-        return assess_lesion(case, view, segment(case, view), transform, errors)
+        return assess_lesion(case, view, segment(case, view), carry(case.plan.lesions[0], transform, errors))
 
     return assessed
 

@@ -166,6 +166,33 @@ def test_a_zone_cut_by_the_scan_is_not_measured(incomplete_phantom: Phantom) -> 
     assert found.outcome == "not_assessable"
 
 
+def test_what_may_be_core_or_tumor_is_told_and_the_interval_allows_for_both(
+    incomplete_phantom: Phantom,
+    incomplete_assessment: Assessment,
+    assessed_again: Callable[[Case, Registration], LesionAssessment],
+) -> None:
+    """A tumor deep in the zone, and a ball of 7 mm around it that is brighter than the zone and darker than the organ."""
+    made, registration = incomplete_phantom.followups[0], incomplete_assessment.registration
+    volume, middle = made.volume, made.truth.zone.centroid_lps_mm
+    lesion, transform = incomplete_phantom.plan.lesions[0], registration.baseline_from_followup
+    assert transform is not None
+    grid = lesion.tumor.geometry
+    tumor = Mask(np.linalg.norm(grid.grid_lps() - transform(middle), axis=-1) < 5.0, grid)
+    plan = replace(incomplete_phantom.plan, lesions=(replace(lesion, tumor=tumor),))
+    ball = np.linalg.norm(volume.geometry.grid_lps() - middle, axis=-1) < 7.0
+    brighter = replace(volume, voxels=(volume.voxels + 45.0 * ball).astype(volume.voxels.dtype))
+    plain, found = (
+        assessed_again(Case(plan, replace(made.followup, volume=v)), registration) for v in (volume, brighter)
+    )
+    assert "tumor_or_core_in_zone" not in [r.code for r in plain.reasons]
+    assert "tumor_or_core_in_zone" in [r.code for r in found.reasons]
+    assert plain.margin is not None
+    assert found.margin is not None
+    low, high = found.margin.minimal_margin_interval_mm
+    assert low < 0.0 < plain.margin.minimal_margin_mm < high
+    assert found.outcome == "incomplete_coverage"
+
+
 @pytest.mark.parametrize("covered", [True, False])
 def test_a_tumor_of_a_few_voxels_has_a_volume_and_a_mask(
     covered: bool, incomplete_phantom: Phantom, assessed_with: Callable[[Plan], LesionAssessment]

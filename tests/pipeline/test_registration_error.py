@@ -81,9 +81,8 @@ def test_without_any_texture_the_registration_is_refused() -> None:
     """Two plain images agree wherever one lies: nothing may be claimed."""
     found = errors(0.0, noise_hu=0.0)
     assert expected_mm(found) > MOST_EXPECTED_ERROR_MM
-    quality = judge_registration(
-        found, Transform("baseline", "followup", np.eye(4)), tumor_points_lps_mm=RIM, agreement=0.9
-    )
+    same = Transform("baseline", "followup", np.eye(4))
+    quality = judge_registration(same, points_lps_mm=RIM, expected_error_mm=found.expected_mm(RIM), agreement=0.9)
     assert not quality.accepted
     assert [r.code for r in quality.reasons] == ["registration_uncertain"]
 

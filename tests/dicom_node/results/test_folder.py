@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib
 import json
 import math
 from dataclasses import replace
@@ -78,6 +79,28 @@ def test_the_hash_is_that_of_what_the_method_is_set_to(made, tmp_path, monkeypat
     changed = replace(pipeline.segment.SegmentSettings(), smoothness=9.0)
     monkeypatch.setattr(pipeline.segment, "SegmentSettings", lambda: changed)
     assert written_hash("c") != first
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        ("segment", "HOLE_ML", 0.2),
+        ("trust", "JACOBIAN_RANGE", (0.4, 1.8)),
+        ("register", "FINE_LEVELS", ()),
+        ("contraction", "_FADE_MM", 1.0),
+        ("similarity", "BINS", 16),
+    ],
+)
+def test_every_number_of_the_method_is_in_the_hash(module, name, value, monkeypatch):
+    before = settings_in_use()
+    assert name in before[module]
+    monkeypatch.setattr(importlib.import_module(f"pipeline.{module}"), name, value)
+    assert settings_sha256(settings_in_use()) != settings_sha256(before)
+
+
+def test_the_settings_name_no_test_patient_and_no_wording():
+    assert not [name for name in settings_in_use() if name.startswith("phantom")]
+    assert "_UNPROVEN" not in settings_in_use()["lesion"]
 
 
 def test_what_could_not_be_measured_is_null_and_never_nan(made, write):
