@@ -10,7 +10,7 @@ help:
 	@echo "make demo    install, then a made patient through the running node; prints the verdict"
 	@echo "make test    install with the tools, then all tests (ARGS='-k margin' for some)"
 	@echo "make check   lint, format, types, import contracts"
-	@echo "make bench   all benchmarks; writes docs/benchmarks.md"
+	@echo "make bench   all benchmarks (ARGS=margin for one); writes docs/benchmarks.md"
 	@echo "make clean   remove what the above made, the environment too"
 
 demo: $(VENV)/.installed

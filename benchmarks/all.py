@@ -1,20 +1,23 @@
-"""Runs every benchmark beside this file, or those named, and writes docs/benchmarks.md. --quick: the short form."""
+"""Runs every benchmark beside this file, or those named, and writes their sections of docs/benchmarks.md.
+
+A name that ends in .json is a file with what a benchmark printed with --json: its section is written from that.
+--quick: the short form.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import platform
+import re
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from document import cuda_name, options, tables
+from document import options, tables
 
 HERE = Path(__file__).resolve().parent
 NOT_BENCHMARKS = {"all.py", "document.py", "registration_pairs.py", "registration_peers.py"}
@@ -32,25 +35,24 @@ def run(script: Path, *, quick: bool) -> dict[str, Any] | None:
     return document
 
 
-def page(found: dict[str, dict[str, Any] | None], arguments: str) -> str:
-    """The Markdown page: when, on what and with what it was measured, then every benchmark."""
+def section(document: dict[str, Any], command: str) -> str:
+    """The Markdown of one benchmark: when, on what and with what it was measured, then its tables."""
     model = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), "unknown CPU")
-    versions = ", ".join(f"{name} {version(name)}" for name in PEERS)
-    lines = [
-        "# Benchmarks",
-        "",
-        f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `make bench{arguments}`: "
-        f"{len(os.sched_getaffinity(0))} cores ({model}), {cuda_name() or 'no accelerator'}, "
-        f"Python {platform.python_version()}, Marginwatch {version('marginwatch')}, {versions}.",
-    ]
-    for name, document in found.items():
-        lines += ["", f"## {name}", "", "This benchmark failed." if document is None else tables(document)]
-    return "\n".join(lines) + "\n"
+    machine, versions = document["machine"], ", ".join(f"{name} {version(name)}" for name in PEERS)
+    how = (
+        f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `{command}`: {machine['cores']} cores ({model}), "
+        f"{machine['cuda'] or 'no accelerator'}, Python {platform.python_version()}, "
+        f"Marginwatch {version('marginwatch')}, {versions}."
+    )
+    return f"{how}\n\n{tables(document)}\n"
 
 
-def _arguments(chosen: Namespace) -> str:
-    words = [*chosen.names, *(["--quick"] if chosen.quick else [])]
-    return f' ARGS="{" ".join(words)}"' if words else ""
+def updated(page: str, sections: dict[str, str]) -> str:
+    """The page with these sections in place of those of the same name; the others stay as they are."""
+    parts = re.split(r"^## (.+)\n\n", page, flags=re.MULTILINE)
+    kept = dict(zip(parts[1::2], parts[2::2], strict=True))
+    both = {name: text.strip() for name, text in {**kept, **sections}.items()}
+    return "\n\n".join(["# Benchmarks", *(f"## {name}\n\n{both[name]}" for name in sorted(both))]) + "\n"
 
 
 def _cpu_lines() -> list[str]:
@@ -61,14 +63,22 @@ def _cpu_lines() -> list[str]:
 def main() -> None:
     """Runs them all; exits 1 when one failed (a missed goal is no failure)."""
     chosen = options(__doc__, names=True)
-    scripts = [path for path in sorted(HERE.glob("*.py")) if path.name not in NOT_BENCHMARKS]
-    unknown = set(chosen.names) - {path.stem for path in scripts}
+    scripts = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.name not in NOT_BENCHMARKS}
+    printed = [Path(name) for name in chosen.names if name.endswith(".json")]
+    names = [name for name in chosen.names if not name.endswith(".json")]
+    unknown = set(names) - set(scripts)
     if unknown:
         raise SystemExit(f"no such benchmark: {', '.join(sorted(unknown))}")
-    scripts = [path for path in scripts if not chosen.names or path.stem in chosen.names]
-    found = {path.stem: run(path, quick=chosen.quick) for path in scripts}
+    found = {}
+    for path in printed:
+        document = json.loads(path.read_text())
+        found[document["benchmark"]] = document
+    for name in names or ([] if printed else scripts):
+        found[name] = run(scripts[name], quick=chosen.quick)
+    quick = " --quick" if chosen.quick else ""
+    sections = {n: section(d, f"python benchmarks/{n}.py{quick}") for n, d in found.items() if d is not None}
     target = HERE.parent / "docs" / "benchmarks.md"
-    target.write_text(page(found, _arguments(chosen)))
+    target.write_text(updated(target.read_text() if target.exists() else "", sections))
     print(json.dumps(found) if chosen.json else f"wrote {target.relative_to(HERE.parent)}")
     raise SystemExit(any(document is None for document in found.values()))
 

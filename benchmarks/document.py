@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_MOST_ROWS = 100
 _COMPARE = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
 
 
@@ -51,9 +52,11 @@ def report(name: str, rows: Sequence[dict[str, Any]], goals: Sequence[dict[str, 
 
 
 def tables(document: dict[str, Any]) -> str:
-    """The rows and goals as Markdown."""
+    """The rows and goals as Markdown; of very many rows, their number alone."""
+    rows = document["rows"]
+    shown = _table(rows) if len(rows) <= _MOST_ROWS else f"{len(rows)} rows: `--json` prints them."
     marks = [{**g, "met": "yes" if g["met"] else "**no**"} for g in document["goals"]]
-    return "\n\n".join(_table(rows) for rows in (document["rows"], marks) if rows)
+    return "\n\n".join([*([shown] if rows else []), *([_table(marks)] if marks else [])])
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

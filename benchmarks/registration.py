@@ -4,7 +4,8 @@ Every engine gets the same images (cut to the gray values of soft tissue, MR fre
 (liver and 10 mm around it; tumor and zone cut out with a rim) and the same rigid start, which is ours and whose time
 counts for ours alone. Target error: 300 points of the liver within 20 mm of the zone. Inverse consistency: how far from
 where it began a point ends that is mapped to the baseline, and back by a second registration with the scans swapped.
---quick: one case, ours only.
+SimpleITK, which takes the longest, gets the first seed of each family and is compared on that alone. --quick: one case,
+ours only.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def ours(work: Pair) -> Transform:
     return ways.joined
 
 
-PEERS: dict[str, Callable[[Pair], Map]] = {"itk-elastix": elastix, "SimpleITK B-spline": simpleitk}
+SLOW = "SimpleITK B-spline"
+PEERS: dict[str, Callable[[Pair], Map]] = {"itk-elastix": elastix, SLOW: simpleitk}
 
 
 def row(engine: str, work: Pair, seed: int) -> dict[str, Any]:
@@ -74,7 +76,8 @@ def main() -> None:
     rows = []
     for name, seed, full in cases[:1] if chosen.quick else cases:
         work = pair(make_phantom(family(name, seed, full=full)), name=FULL_SIZE if full else name)
-        for engine in (OURS,) if chosen.quick else (OURS, *PEERS):
+        engines = [OURS] if chosen.quick else [OURS, *(p for p in PEERS if p != SLOW or seed == SEEDS[0])]
+        for engine in engines:
             rows.append(row(engine, work, seed))
             print(rows[-1], file=sys.stderr, flush=True)
     report("registration", rows, goals(rows), as_json=chosen.json)
@@ -95,15 +98,22 @@ def goals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         out.append(goal("512x512x120: wall seconds", full[0]["wall_s"], "<= 15"))
     for name in dict.fromkeys(r["family"] for r in rows):
         here = [r for r in rows if r["family"] == name]
-        times = [_median([r for r in here if r["engine"] == engine], "wall_s") for engine in (OURS, "itk-elastix")]
-        errors = {e: _median([r for r in here if r["engine"] == e], "tre_mean_mm") for e in (OURS, *PEERS)}
-        best = min((v for e, v in errors.items() if e != OURS and v is not None), default=None)
-        mine_here = errors[OURS]
-        if best is not None and mine_here is not None:
-            out.append(goal(f"{name}: target error over the best peer's", mine_here / best, "<= 1"))
-        if times[0] is not None and times[1] is not None:
-            out.append(goal(f"{name}: time over itk-elastix's", times[0] / times[1], "<= 0.7"))
+        for peer in PEERS:
+            if any(r["engine"] == peer for r in here):
+                share = _share(here, peer, "tre_mean_mm")
+                out.append(goal(f"{name}: target error over that of {peer}", share, "<= 1"))
+        if any(r["engine"] == "itk-elastix" for r in here):
+            out.append(goal(f"{name}: time over that of itk-elastix", _share(here, "itk-elastix", "wall_s"), "<= 0.7"))
     return out
+
+
+def _share(rows: Sequence[dict[str, Any]], peer: str, key: str) -> float | None:
+    """The median of ours over the peer's, on the cases that the peer brought to an end; None without any."""
+    theirs = [r for r in rows if r["engine"] == peer and key in r]
+    ended = {r["seed"] for r in theirs}
+    ours_there = [r for r in rows if r["engine"] == OURS and r["seed"] in ended]
+    above, below = _median(ours_there, key), _median(theirs, key)
+    return None if above is None or below is None else above / below
 
 
 def _median(rows: Sequence[dict[str, Any]], key: str) -> float | None:

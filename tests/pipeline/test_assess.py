@@ -171,7 +171,7 @@ def test_what_may_be_core_or_tumor_is_told_and_the_interval_allows_for_both(
     incomplete_assessment: Assessment,
     assessed_again: Callable[[Case, Registration], LesionAssessment],
 ) -> None:
-    """A tumor deep in the zone, and a ball of 7 mm around it that is brighter than the zone and darker than the organ."""
+    """A tumor deep in the zone, and a ball of 7 mm around it whose brightness lies between zone and organ."""
     made, registration = incomplete_phantom.followups[0], incomplete_assessment.registration
     volume, middle = made.volume, made.truth.zone.centroid_lps_mm
     lesion, transform = incomplete_phantom.plan.lesions[0], registration.baseline_from_followup
