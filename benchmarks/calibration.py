@@ -123,7 +123,8 @@ def worker(jobs: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
             rows.append(good(phantom, name, seed))
             rows.append(wrong(phantom, missed(phantom), "lesion_missed", seed))
             rows.append(wrong(phantom, stranger(phantom), "another_patient", seed))
-        print(rows[-1], file=sys.stderr, flush=True)
+        for row in [r for r in rows if r["seed"] == seed]:
+            print(row, file=sys.stderr, flush=True)
     return rows
 
 
@@ -170,6 +171,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> None:
     """Reliability of the probabilities, intervals against the truth, expected against true error."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
     measured = [r for r in rows if "margin_mm" in r]
     figure = Figure((12, 4), layout="constrained")
@@ -189,7 +191,11 @@ def draw(rows: Sequence[dict[str, Any]]) -> None:
     third.loglog(
         [r["expected_error_mm"] for r in measured], [r["error_mm"] for r in measured], "o", color="#0b6e99", ms=4
     )
-    third.plot([0.2, 3], [0.2, 3], color="0.7", lw=1)
+    third.plot([0.1, 3], [0.1, 3], color="0.7", lw=1)
+    for axis in (third.xaxis, third.yaxis):
+        axis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1.0, 2.0]))
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_locator(NullLocator())
     third.set(xlabel="expected error, mm", ylabel="true error, mm", title="Registration at the tumor's surface")
     figure.savefig(PICTURE, dpi=110)
 

@@ -39,3 +39,23 @@ def test_margins_beat_the_peers() -> None:
     }  # fmt: skip
     # Times depend on what else the machine does; the errors do not.
     assert all(goal["met"] for goal in document["goals"] if "seconds" not in goal["name"])
+
+
+@pytest.mark.slow
+def test_registration_finds_the_motion_of_a_made_patient() -> None:
+    document = document_of("registration")
+    (row,) = document["rows"]
+    assert row["engine"] == "ours"
+    assert row["wall_s"] > 0
+    assert document["all_met"], document["goals"]
+
+
+@pytest.mark.slow
+def test_calibration_holds_what_is_said_against_the_truth() -> None:
+    document = document_of("calibration")
+    good, *wrong = document["rows"]
+    assert good["low_mm"] <= good["true_margin_mm"] <= good["high_mm"]
+    assert 0.0 < good["expected_error_mm"] < 2.2
+    assert {row["family"] for row in wrong} == {"lesion_missed", "another_patient"}
+    assert all(row["refused"] for row in wrong)
+    assert len(document["goals"]) == 7
