@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from registration_pairs import Map, Pair, pair, swapped
 from registration_peers import elastix, simpleitk
 
 from pipeline.both_ways import both_ways_from, deform_both_ways
+from pipeline.contraction import contraction_mm
 from pipeline.phantom import make_phantom
 from pipeline.phantom_families import FAMILIES, family
 from pipeline.register import COARSE_LEVELS, FINE_LEVELS
@@ -30,13 +32,14 @@ from pipeline.transform import Transform
 SEEDS = (1, 2, 3)
 FULL_SIZE = "same_phase, 512x512x120"
 OURS = "ours"
+JACOBIAN_STEP_MM = 6.0
 
 
 def ours(work: Pair) -> Transform:
     """The product's two stages, coarse and fine, each both ways."""
     ways = both_ways_from(work.start)
-    for levels in (COARSE_LEVELS, FINE_LEVELS):
-        ways = deform_both_ways(work.followup, work.baseline, ways, where=work.where, levels=levels)
+    for levels, where in ((COARSE_LEVELS, replace(work.where, zones=())), (FINE_LEVELS, work.where)):
+        ways = deform_both_ways(work.followup, work.baseline, ways, where=where, levels=levels)
     return ways.joined
 
 
@@ -62,7 +65,10 @@ def row(engine: str, work: Pair, seed: int) -> dict[str, Any]:
         "wall_s": seconds,
     }
     if isinstance(found, Transform):
-        out["least_jacobian"] = float(found.jacobian_determinants(work.points).min())
+        lattice = work.where.box.grid(JACOBIAN_STEP_MM, work.start.from_frame_uid).grid_lps()
+        out["least_jacobian"] = float(found.jacobian_determinants(lattice).min())
+        out["contraction_mm"] = contraction_mm(found, work.zone)
+        out["true_contraction_mm"] = work.contraction_mm
         there_and_back = ours(swapped(work))(found(work.points)) - work.points
         out["inverse_consistency_mm"] = float(np.linalg.norm(there_and_back, axis=1).mean())
     return out
@@ -89,13 +95,13 @@ def goals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     out = [
         goal("median of the mean target errors, mm", _median(mine, "tre_mean_mm"), "<= 0.8"),
         goal("median of the 95th percentiles, mm", _median(mine, "tre_p95_mm"), "<= 1.8"),
-        goal("worst mean target error, mm", max(r["tre_mean_mm"] for r in mine), "<= 3"),
-        goal("least Jacobian of all", min(r["least_jacobian"] for r in mine), ">= 0.01"),
-        goal("median inverse consistency, mm", _median(mine, "inverse_consistency_mm"), "<= 0.3"),
+        goal("worst mean target error, mm", _most(mine, "tre_mean_mm"), "<= 3"),
+        goal("least Jacobian of all, over the whole region", _least(mine, "least_jacobian"), ">= 0.01"),
+        goal("worst mean inverse consistency, mm", _most(mine, "inverse_consistency_mm"), "<= 0.3"),
     ]
     full = [r for r in mine if r["family"] == FULL_SIZE]
     if full:
-        out.append(goal("512x512x120: wall seconds", full[0]["wall_s"], "<= 15"))
+        out.append(goal("512x512x120: wall seconds", full[0].get("wall_s"), "<= 15"))
     for name in dict.fromkeys(r["family"] for r in rows):
         here = [r for r in rows if r["family"] == name]
         for peer in PEERS:
@@ -114,6 +120,16 @@ def _share(rows: Sequence[dict[str, Any]], peer: str, key: str) -> float | None:
     ours_there = [r for r in rows if r["engine"] == OURS and r["seed"] in ended]
     above, below = _median(ours_there, key), _median(theirs, key)
     return None if above is None or below is None else above / below
+
+
+def _most(rows: Sequence[dict[str, Any]], key: str) -> float | None:
+    """The largest of a column; None where a row failed."""
+    return max(r[key] for r in rows) if all(key in r for r in rows) else None
+
+
+def _least(rows: Sequence[dict[str, Any]], key: str) -> float | None:
+    """The least of a column; None where a row failed."""
+    return min(r[key] for r in rows) if all(key in r for r in rows) else None
 
 
 def _median(rows: Sequence[dict[str, Any]], key: str) -> float | None:

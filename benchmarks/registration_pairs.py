@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from pipeline.phantom import Phantom
 from pipeline.rigid import rigid_start
 from pipeline.sampling import box_of, extent_of
 from pipeline.transform import Transform, grown, identity, sample_distance
-from pipeline.volume import Volume
+from pipeline.volume import Mask, Volume
 from pipeline.where import Where
 
 Map = Callable[[FloatArray], FloatArray]
@@ -23,7 +23,7 @@ Map = Callable[[FloatArray], FloatArray]
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two scans, where the cost looks, the rigid start, and points whose partners are known."""
+    """Two scans, where the cost looks, the rigid start, points whose partners are known, and the true contraction."""
 
     name: str
     followup: Volume
@@ -33,6 +33,8 @@ class Pair:
     start_s: float
     points: FloatArray
     partners: FloatArray
+    zone: Mask
+    contraction_mm: float
 
 
 def pair(phantom: Phantom, *, name: str) -> Pair:
@@ -57,17 +59,34 @@ def pair(phantom: Phantom, *, name: str) -> Pair:
         else grown([plan.organ_mask], base, identity(base.frame_uid), by_mm=10.0),
         cut_moving=grown([lesion.tumor], base, identity(base.frame_uid), by_mm=2.0),
         cut_fixed=grown([truth.zone | truth.tumor], grid, identity(frame), by_mm=3.0),
+        zones=(truth.zone,),
     )
     points, partners = near_points(phantom)
-    return Pair(name, followup, baseline, where, start, start_s, points, partners)
+    drawn_in = true_contraction_mm(truth.zone, truth.baseline_from_followup)
+    return Pair(name, followup, baseline, where, start, start_s, points, partners, truth.zone, drawn_in)
+
+
+def true_contraction_mm(zone: Mask, baseline_from_followup: Map) -> float:
+    """What `contraction_mm` would be of the true map: a turn and a shift do not change volume."""
+    points = zone.points_lps_mm()[::20]
+    sides = np.stack([baseline_from_followup(points + e) - baseline_from_followup(points - e) for e in np.eye(3) / 4])
+    gain = float(np.abs(np.linalg.det(np.moveaxis(sides, 0, -1) * 2.0)).mean())
+    radius = float((3 * zone.volume_ml * 1000 / (4 * np.pi)) ** (1 / 3))
+    return float(np.cbrt(gain) - 1.0) * radius
 
 
 def swapped(work: Pair) -> Pair:
     """The same pair the other way round: the baseline is registered to the follow-up."""
-    start = work.start
-    back = Transform(start.from_frame_uid, start.to_frame_uid, np.asarray(np.linalg.inv(start.matrix), float))
-    where = work.where.swapped(back, work.baseline.geometry)
-    return Pair(work.name, work.baseline, work.followup, where, back, work.start_s, work.partners, work.points)
+    back = work.start.rigid_inverse()
+    return replace(
+        work,
+        followup=work.baseline,
+        baseline=work.followup,
+        where=work.where.swapped(back, work.baseline.geometry),
+        start=back,
+        points=work.partners,
+        partners=work.points,
+    )
 
 
 def near_points(phantom: Phantom) -> tuple[FloatArray, FloatArray]:

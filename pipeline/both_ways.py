@@ -71,8 +71,7 @@ def _known(control: Geometry, points_lps_mm: FloatArray) -> FloatArray:
 
 def both_ways_from(start: Transform) -> BothWays:
     """Both ways of a rigid start (baseline_from_followup)."""
-    back = Transform(start.from_frame_uid, start.to_frame_uid, np.asarray(np.linalg.inv(start.matrix)))
-    return BothWays(replace(start, field=None), back)
+    return BothWays(replace(start, field=None), start.rigid_inverse())
 
 
 def deform_both_ways(

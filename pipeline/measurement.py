@@ -45,12 +45,13 @@ def measure_lesion(case: Case, lesion: Lesion, zone: Zone, carried: CarriedTumor
     coverage = measure_coverage(carried.level, tumor, zone_level, carried.baseline_from_followup)
     at = margins.thinnest
     edge = _organ_edge(case, lesion, margins, planned.vertices_lps_mm)
-    unsure = margin_uncertainty(margins, errors, EdgeError.of(zone), required_mm=edge.required_mm)
+    drawn = EdgeError.of(zone, lesion.tumor)
+    unsure = margin_uncertainty(margins, errors, drawn, required_mm=edge.required_mm)
     low, high = unsure.interval_mm
     remarks = _vessel(margins, planned.vertices_lps_mm, case.plan.vessel_mask, lesion)
     if zone.if_core is not None:
         filled = measure_margin(tumor, level_of_mask(zone.if_core))
-        if_core = margin_uncertainty(filled, errors, EdgeError.of(zone), required_mm=edge.required_mm)
+        if_core = margin_uncertainty(filled, errors, drawn, required_mm=edge.required_mm)
         high = max(high, if_core.interval_mm[1])
         remarks += (_perhaps_core(zone.if_core.volume_ml - zone.mask.volume_ml, filled.minimal_margin_mm),)
     x, y, z = tumor.vertices_lps_mm[at]

@@ -33,7 +33,8 @@ _FULL = (
 def family(name: str, seed: int, *, full: bool = False) -> PhantomSpec:
     """The phantom of a family (of `FAMILIES`, `STRANGERS` or `VARIED`) and a seed; its tumor and margin vary too.
 
-    full: 512 x 512 x 120 voxels instead of a field of view around the liver. Raises ValueError for an unknown name.
+    full: 512 x 512 x 120 voxels instead of a field of view around the liver. Raises ValueError for an unknown name
+    and for a `VARIED` one in full size.
     """
     known = (*FAMILIES, VARIED, *STRANGERS)
     if name not in known:

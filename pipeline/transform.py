@@ -95,6 +95,10 @@ class Transform:
                 break
         return np.asarray(points.reshape(target.shape))
 
+    def rigid_inverse(self) -> Transform:
+        """The way back by the matrix alone, without the spline."""
+        return Transform(self.from_frame_uid, self.to_frame_uid, np.asarray(np.linalg.inv(self.matrix)))
+
     def jacobian_determinants(self, points_lps_mm: ArrayLike, *, step_mm: float = 0.5) -> FloatArray:
         """(...,) determinant of the local derivative; at or below zero the map folds there."""
         points = np.asarray(points_lps_mm, float)

@@ -32,7 +32,8 @@ def judge_registration(
     jacobians = joined.jacobian_determinants(points_lps_mm)
     jacobian = float(jacobians.min())
     reasons = []
-    if agreement < LEAST_AGREEMENT:
+    # Written so that a number that is none refuses too.
+    if not agreement >= LEAST_AGREEMENT:
         reasons.append(
             Reason(
                 "registration_images_disagree",
@@ -40,13 +41,13 @@ def judge_registration(
                 f"{LEAST_AGREEMENT:.2f} needed): check that plan and study belong to the same patient and organ.",
             )
         )
-    if jacobian < JACOBIAN_RANGE[0] or jacobians.max() > JACOBIAN_RANGE[1]:
+    if not (jacobian >= JACOBIAN_RANGE[0] and jacobians.max() <= JACOBIAN_RANGE[1]):
         text = (
             f"The registration changes tissue volume near the lesion by factors of {jacobian:.2f} to "
             f"{jacobians.max():.2f}, which tissue does not do: check that plan and study belong together."
         )
         reasons.append(Reason("registration_distorts", text))
-    if expected > MOST_EXPECTED_ERROR_MM:
+    if not expected <= MOST_EXPECTED_ERROR_MM:
         reasons.append(
             Reason("registration_uncertain", f"The registration may be off by {expected:.1f} mm at the tumor.")
         )

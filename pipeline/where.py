@@ -93,8 +93,7 @@ def images_for(
     fixed_weight = _weight(where.organ_fixed, where.cut_fixed, fixed_grid)
     moving_weight = _weight(where.organ_moving, where.cut_moving, moving_grid)
     fixed_organ = _organ_sample(fixed_weight, fixed_grid, where.organ_moving, rigid)
-    back = Transform(rigid.from_frame_uid, rigid.to_frame_uid, np.asarray(np.linalg.inv(rigid.matrix)))
-    moving_organ = _organ_sample(moving_weight, moving_grid, where.organ_fixed, back)
+    moving_organ = _organ_sample(moving_weight, moving_grid, where.organ_fixed, rigid.rigid_inverse())
     return Images(
         field_of(equalised(fixed_values, fixed_values[_THIN][fixed_organ]), fixed_grid, device),
         field_of(equalised(moving_values, moving_values[_THIN][moving_organ]), moving_grid, device),

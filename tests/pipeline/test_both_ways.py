@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from pipeline.both_ways import both_ways_from, deform_both_ways
+from pipeline.both_ways import BothWays, both_ways_from, deform_both_ways
 from pipeline.geometry import FloatArray, upright_grid
 from pipeline.register import COARSE_LEVELS
-from pipeline.sampling import Box, extent_of
-from pipeline.transform import Transform
+from pipeline.sampling import Box, extent_of, spline_grid
+from pipeline.transform import SplineField, Transform
 from pipeline.volume import Mask, Volume
 from pipeline.where import Where
 
@@ -56,6 +57,37 @@ def test_the_mean_of_both_ways_is_right_and_alike_when_the_scans_change_roles() 
     back = Transform("followup", "baseline", np.linalg.inv(TURN))
     other = registered(baseline, followup, back, where.swapped(back, baseline.geometry))
     assert np.linalg.norm(other(found(points)) - points, axis=1).mean() < 0.2
+
+
+def test_the_mean_is_smooth_at_the_edge_of_either_way() -> None:
+    """Both ways are off alike, the way back wider than the way there, and the other way round."""
+    for there_wide, back_wide in ((False, True), (True, False)):
+        boxes = [Box(np.full(3, 0.0 if wide else 20.0), np.full(3, 120.0 if wide else 100.0)) for wide in
+                 (there_wide, back_wide)]  # fmt: skip
+        grids = [spline_grid(box, 10.0, frame) for box, frame in zip(boxes, ("followup", "baseline"), strict=True)]
+        fields = [np.zeros((3, *grid.shape)) for grid in grids]
+        fields[1][0] = -2.0
+        there, back = (SplineField(f, g) for f, g in zip(fields, grids, strict=True))
+        ways = BothWays(Transform("baseline", "followup", np.eye(4), there),
+                        Transform("followup", "baseline", np.eye(4), back))  # fmt: skip
+        line = np.stack([np.arange(-10.0, 60.0, 0.5), np.full(140, 60.0), np.full(140, 60.0)], -1)
+        moved = (ways.joined(line) - line)[:, 0]
+        assert moved[-1] == pytest.approx(1.0, abs=0.01)
+        assert np.abs(np.diff(moved)).max() < 0.15
+
+
+def test_a_zone_that_leaves_the_other_scan_is_swapped_as_far_as_it_shows() -> None:
+    followup, baseline = scans()
+    zones = [
+        Mask(np.linalg.norm(followup.geometry.grid_lps() - (x, 60.0, 60.0), axis=-1) < 12.0, followup.geometry)
+        for x in (120.0, 110.0)
+    ]
+    nothing = Mask(np.zeros(SHAPE, bool), baseline.geometry)
+    away = Transform("baseline", "followup", np.eye(4) + 22.0 * np.eye(4, k=3))
+    where = Where(extent_of(followup.geometry), (), zones[0], nothing, zones=tuple(zones))
+    found = where.swapped(away.rigid_inverse(), baseline.geometry).zones
+    assert len(found) == 1
+    assert 0 < found[0].volume_ml < zones[1].volume_ml / 2
 
 
 def test_swapping_exchanges_roles_and_the_side_of_the_pull() -> None:

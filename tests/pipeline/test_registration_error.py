@@ -87,6 +87,16 @@ def test_without_any_texture_the_registration_is_refused() -> None:
     assert [r.code for r in quality.reasons] == ["registration_uncertain"]
 
 
+@pytest.mark.parametrize("bad", ["agreement", "expected"])
+def test_a_number_that_is_none_refuses(bad: str) -> None:
+    same = Transform("baseline", "followup", np.eye(4))
+    expected = np.full(len(RIM), np.nan if bad == "expected" else 0.5)
+    agreement = np.nan if bad == "agreement" else 0.9
+    quality = judge_registration(same, points_lps_mm=RIM, expected_error_mm=expected, agreement=agreement)
+    assert not quality.accepted
+    assert len(quality.reasons) == 1
+
+
 def test_the_same_input_gives_the_same_draws() -> None:
     one, two = errors(40.0), errors(40.0)
     assert np.array_equal(one.at(RIM), two.at(RIM))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -11,8 +13,18 @@ from pipeline.registration_error import RegistrationErrors
 from pipeline.sampling import Box, spline_grid
 from pipeline.segment import Intensities, Zone
 from pipeline.surface import Surface, level_of_mask
-from pipeline.uncertainty import EdgeError, MarginUncertainty, margin_uncertainty
+from pipeline.uncertainty import (
+    OFF_MM,
+    OFF_PER_SLICE,
+    ROUGH_MM_SD,
+    ROUGH_PER_SLICE,
+    EdgeError,
+    MarginUncertainty,
+    margin_uncertainty,
+)
 from pipeline.volume import Mask, signed_distance_mm
+
+Required = Callable[[FloatArray], FloatArray | float]
 
 GRID = upright_grid((48, 48, 48), (1.0, 1.0, 1.0), (-23.5, -23.5, -23.5), "followup")
 
@@ -29,16 +41,16 @@ def shifts(sd_mm: float, draws: int = 256) -> RegistrationErrors:
 
 
 def unsure(
-    *, offset_mm: float, sd_mm: float = 0.3, noise_hu: float = 4.0, required: float | FloatArray = 5.0
+    *, offset_mm: float, sd_mm: float = 0.3, noise_hu: float = 4.0, required: Required = lambda _: 5.0
 ) -> tuple[MarginMap, MarginUncertainty]:
     """A tumor of 8 mm off the middle of a zone of 14 mm: its margin is 6 mm less the offset."""
-    mask = ball(14.0)
+    mask, drawn = ball(14.0), ball(8.0, (offset_mm, 0.0, 0.0))
     gray = Intensities(40.0, 100.0, 100.0, 100.0, noise_hu, 60.0 / noise_hu)
     zone = Zone(mask, gray, signed_distance_mm(mask), 0.0)
-    tumor: Surface = level_of_mask(ball(8.0, (offset_mm, 0.0, 0.0))).surface()
+    tumor: Surface = level_of_mask(drawn).surface()
     margins = measure_margin(tumor, level_of_mask(mask))
-    asked = np.broadcast_to(required, margins.distance_mm.shape)
-    return margins, margin_uncertainty(margins, shifts(sd_mm), EdgeError.of(zone), required_mm=asked)
+    asked = np.broadcast_to(required(tumor.vertices_lps_mm), margins.distance_mm.shape)
+    return margins, margin_uncertainty(margins, shifts(sd_mm), EdgeError.of(zone, drawn), required_mm=asked)
 
 
 def test_the_interval_holds_the_margin_and_widens_with_every_cause() -> None:
@@ -54,7 +66,10 @@ def test_the_interval_holds_the_margin_and_widens_with_every_cause() -> None:
 def test_along_one_direction_the_interval_is_that_of_the_shift() -> None:
     """A tumor far to one side has one thinnest place: only the error toward it counts."""
     _, found = unsure(offset_mm=5.0, sd_mm=1.0, noise_hu=0.1)
-    assert found.interval_mm[1] - found.interval_mm[0] == pytest.approx(2 * 1.96 * np.hypot(1.0, 0.13), rel=0.15)
+    off = np.linalg.norm([OFF_MM, OFF_PER_SLICE])
+    rough = np.linalg.norm([ROUGH_MM_SD, ROUGH_PER_SLICE])
+    sd = np.linalg.norm([1.0, off, rough])
+    assert found.interval_mm[1] - found.interval_mm[0] == pytest.approx(2 * 1.96 * sd, rel=0.1)
 
 
 def test_probabilities_follow_the_margin() -> None:
@@ -70,8 +85,36 @@ def test_probabilities_follow_the_margin() -> None:
 
 def test_what_the_organ_edge_excuses_is_not_held_against_the_margin() -> None:
     """At the capsule nothing more is asked for, but uncovered tumor counts there too."""
-    excused = unsure(offset_mm=3.0, required=0.0)[1]
+    excused = unsure(offset_mm=3.0, required=lambda _: 0.0)[1]
     assert excused.probability_below_required == pytest.approx(excused.probability_below_0mm, abs=0.01)
     assert excused.probability_below_0mm < 0.01
-    uncovered = unsure(offset_mm=9.0, required=0.0)[1]
+    uncovered = unsure(offset_mm=9.0, required=lambda _: 0.0)[1]
     assert uncovered.probability_below_required > 0.99
+
+
+def test_the_required_margin_is_asked_for_where_it_is_and_not_elsewhere() -> None:
+    """3 mm of margin on one side, 9 mm on the other; half of the surface lies at the capsule."""
+    thin_side = unsure(offset_mm=3.0, required=lambda points: np.where(points[:, 0] > 3.0, 5.0, 0.0))[1]
+    thick_side = unsure(offset_mm=3.0, required=lambda points: np.where(points[:, 0] < 2.0, 5.0, 0.0))[1]
+    assert thin_side.probability_below_required > 0.99
+    assert thick_side.probability_below_required < 0.05
+
+
+def test_the_edge_is_off_all_over_and_from_place_to_place() -> None:
+    near, apart = np.array([[0.0, 0, 0], [1.0, 0, 0]]), np.array([[0.0, 0, 0], [60.0, 0, 0]])
+    assert EdgeError(0.7, 0.0).draws_mm(near, 4000).std(0) == pytest.approx([0.7, 0.7], rel=0.05)
+    assert EdgeError(0.0, 0.7).draws_mm(near, 4000).std(0) == pytest.approx([0.7, 0.7], rel=0.05)
+    alike, unlike = (np.corrcoef(EdgeError(0.0, 0.7).draws_mm(points, 4000).T)[0, 1] for points in (near, apart))
+    assert alike > 0.95
+    assert abs(unlike) < 0.1
+    assert np.corrcoef(EdgeError(0.7, 0.0).draws_mm(apart, 4000).T)[0, 1] == pytest.approx(1.0)
+
+
+def test_a_tumor_drawn_on_thick_slices_is_less_sure() -> None:
+    mask = ball(14.0)
+    zone = Zone(mask, Intensities(40.0, 100.0, 100.0, 100.0, 4.0, 15.0), signed_distance_mm(mask), 0.0)
+    grids = [upright_grid((20, 60, 60), (slices, 0.8, 0.8), (0.0, 0.0, 0.0), "baseline") for slices in (1.0, 2.5, 5.0)]
+    thin, usual, thick = (EdgeError.of(zone, Mask(np.ones(g.shape, bool), g)) for g in grids)
+    assert thin == usual
+    assert thick.off_mm == usual.off_mm
+    assert thick.rough_mm**2 - usual.rough_mm**2 == pytest.approx(0.06**2 * (5.0**2 - 2.5**2))
