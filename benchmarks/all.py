@@ -7,13 +7,10 @@ A name that ends in .json is a file with what a benchmark printed with --json: i
 from __future__ import annotations
 
 import json
-import platform
 import re
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,6 @@ from document import options, tables
 
 HERE = Path(__file__).resolve().parent
 NOT_BENCHMARKS = {"all.py", "document.py", "registration_pairs.py", "registration_peers.py"}
-PEERS = ("torch", "SimpleITK", "numpy", "scipy", "pydicom", "highdicom")
 
 
 def run(script: Path, *, quick: bool) -> dict[str, Any] | None:
@@ -35,14 +31,13 @@ def run(script: Path, *, quick: bool) -> dict[str, Any] | None:
     return document
 
 
-def section(document: dict[str, Any], command: str) -> str:
+def section(document: dict[str, Any]) -> str:
     """The Markdown of one benchmark: when, on what and with what it was measured, then its tables."""
-    model = next((line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), "unknown CPU")
-    machine, versions = document["machine"], ", ".join(f"{name} {version(name)}" for name in PEERS)
+    machine = document["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     how = (
-        f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `{command}`: {machine['cores']} cores ({model}), "
-        f"{machine['cuda'] or 'no accelerator'}, Python {platform.python_version()}, "
-        f"Marginwatch {version('marginwatch')}, {versions}."
+        f"Measured {document['measured']} by `{document['command']}`: {machine['cores']} cores ({machine['cpu']}), "
+        f"{machine['cuda'] or 'no accelerator'}, {versions}."
     )
     return f"{how}\n\n{tables(document)}\n"
 
@@ -53,11 +48,6 @@ def updated(page: str, sections: dict[str, str]) -> str:
     kept = dict(zip(parts[1::2], parts[2::2], strict=True))
     both = {name: text.strip() for name, text in {**kept, **sections}.items()}
     return "\n\n".join(["# Benchmarks", *(f"## {name}\n\n{both[name]}" for name in sorted(both))]) + "\n"
-
-
-def _cpu_lines() -> list[str]:
-    info = Path("/proc/cpuinfo")
-    return info.read_text().splitlines() if info.exists() else []
 
 
 def main() -> None:
@@ -75,8 +65,7 @@ def main() -> None:
         found[document["benchmark"]] = document
     for name in names or ([] if printed else scripts):
         found[name] = run(scripts[name], quick=chosen.quick)
-    quick = " --quick" if chosen.quick else ""
-    sections = {n: section(d, f"python benchmarks/{n}.py{quick}") for n, d in found.items() if d is not None}
+    sections = {name: section(document) for name, document in found.items() if document is not None}
     target = HERE.parent / "docs" / "benchmarks.md"
     target.write_text(updated(target.read_text() if target.exists() else "", sections))
     print(json.dumps(found) if chosen.json else f"wrote {target.relative_to(HERE.parent)}")

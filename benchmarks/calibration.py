@@ -13,7 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def wrong(plan: Phantom, followup: Phantom, name: str, seed: int) -> dict[str, A
         "seed": seed,
         "outcome": found.outcome,
         "reason": found.reasons[0].code,
-        "refused": found.outcome == "not_assessable",
+        "refused": any(r.code in REFUSALS for r in found.reasons),
     }
 
 
@@ -143,9 +143,19 @@ def goals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         goal("intervals that hold the truth", held, ">= 0.9"),
         goal("intervals that hold the truth, not too wide", held, "<= 0.99"),
         goal(f"median width at slices up to {THIN_MM} mm, mm", float(np.median(thin)) if thin else None, "<= 4"),
-        goal("wrong pairs refused", float(np.mean([r["refused"] for r in strangers])), ">= 0.99"),
-        goal("good pairs refused", float(np.mean([r["refused"] for r in mine])), "<= 0.02"),
+        goal("wrong pairs refused by the registration", _share(strangers, lambda r: r["refused"]), ">= 0.99"),
+        goal("wrong pairs that got an answer", _share(strangers, _answered), "<= 0.01"),
+        goal("good pairs refused by the registration", _share(mine, lambda r: r["refused"]), "<= 0.02"),
+        goal("good pairs that got an answer", _share(mine, _answered), ">= 0.9"),
     ]
+
+
+def _answered(row: dict[str, Any]) -> bool:
+    return bool(row["outcome"] != "not_assessable")
+
+
+def _share(rows: Sequence[dict[str, Any]], so: Callable[[dict[str, Any]], bool]) -> float:
+    return float(np.mean([so(row) for row in rows]))
 
 
 def reliability(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float, int]]:

@@ -7,14 +7,19 @@ import importlib.util
 import json
 import operator
 import os
+import platform
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 _MOST_ROWS = 100
+PACKAGES = ("marginwatch", "torch", "SimpleITK", "itk-elastix", "monai", "numpy", "scipy", "pydicom", "highdicom")
 _COMPARE = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
 
 
@@ -43,7 +48,9 @@ def report(name: str, rows: Sequence[dict[str, Any]], goals: Sequence[dict[str, 
     """Prints the benchmark's document, or its rows and goals as tables."""
     document = {
         "benchmark": name,
-        "machine": {"cores": len(os.sched_getaffinity(0)), "cuda": cuda_name()},
+        "command": f"python benchmarks/{name}.py{' --quick' if '--quick' in sys.argv else ''}",
+        "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "machine": machine(),
         "rows": list(rows),
         "goals": list(goals),
         "all_met": all(g["met"] for g in goals),
@@ -70,6 +77,19 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def machine() -> dict[str, Any]:
+    """What a benchmark ran on and with."""
+    numbers = {"Python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            numbers[package] = version(package)
+        except PackageNotFoundError:
+            numbers[package] = "not installed"
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+    return {"cores": len(os.sched_getaffinity(0)), "cpu": cpu, "cuda": cuda_name(), "versions": numbers}
 
 
 def cuda_name() -> str | None:
