@@ -14,12 +14,12 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from document import goal, options, report
+from document import add_rows, goal, options, read_rows, report
 from scipy import stats
 
 from pipeline.assess import assess
@@ -30,7 +30,8 @@ from pipeline.phantom_families import VARIED, family
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "images" / "calibration.png"
 #: Other seeds than those that anything was set on (300 to 349).
 GOOD = [(VARIED, 2000 + n) for n in range(72)]
-REGIONS = [("another_region", 3000 + n) for n in range(12)]
+REGION, MISSED, STRANGER = "another_region", "lesion_missed", "another_patient"
+REGIONS = [(REGION, 3000 + n) for n in range(12)]
 REFUSALS = (
     "registration_images_disagree",
     "registration_distorts",
@@ -109,22 +110,30 @@ def stranger(phantom: Phantom) -> Phantom:
     return make_phantom(replace(spec, followups=(other,)))
 
 
-def worker(jobs: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
-    """All rows of some patients."""
+@dataclass(frozen=True)
+class Job:
+    """A patient, and which pairs are wanted: the good one by its family's name, wrong ones by theirs."""
+
+    name: str
+    seed: int
+    pairs: tuple[str, ...]
+
+
+def worker(job: Job) -> list[dict[str, Any]]:
+    """The rows of one patient."""
     import torch
 
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
-    for name, seed in jobs:
-        phantom = make_phantom(family(name, seed))
-        if name == "another_region":
-            rows.append(wrong(phantom, phantom, name, seed))
-        else:
-            rows.append(good(phantom, name, seed))
-            rows.append(wrong(phantom, missed(phantom), "lesion_missed", seed))
-            rows.append(wrong(phantom, stranger(phantom), "another_patient", seed))
-        for row in [r for r in rows if r["seed"] == seed]:
-            print(row, file=sys.stderr, flush=True)
+    phantom = make_phantom(family(job.name, job.seed))
+    if VARIED in job.pairs:
+        rows.append(good(phantom, VARIED, job.seed))
+    if REGION in job.pairs:
+        rows.append(wrong(phantom, phantom, REGION, job.seed))
+    if MISSED in job.pairs:
+        rows.append(wrong(phantom, missed(phantom), MISSED, job.seed))
+    if STRANGER in job.pairs:
+        rows.append(wrong(phantom, stranger(phantom), STRANGER, job.seed))
     return rows
 
 
@@ -213,11 +222,20 @@ def draw(rows: Sequence[dict[str, Any]]) -> None:
 def main() -> None:
     """Runs the benchmark on as many processes as there are cores."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read when a worker starts
-    chosen = options(__doc__)
-    jobs = GOOD[:1] if chosen.quick else [*GOOD, *REGIONS]
-    cores = min(len(os.sched_getaffinity(0)), len(jobs))
-    with multiprocessing.get_context("spawn").Pool(cores) as pool:
-        rows = [row for part in pool.map(worker, [jobs[n::cores] for n in range(cores)], chunksize=1) for row in part]
+    chosen = options(__doc__, rows=True)
+    rows = read_rows(chosen.rows)
+    known = {(row["family"], row["seed"]) for row in rows}
+    jobs = []
+    for name, seed in GOOD[:1] if chosen.quick else [*GOOD, *REGIONS]:
+        pairs = (REGION,) if name == REGION else (VARIED, MISSED, STRANGER)
+        if wanted := tuple(pair for pair in pairs if (pair, seed) not in known):
+            jobs.append(Job(name, seed, wanted))
+    with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
+        for found in pool.imap_unordered(worker, jobs):
+            add_rows(chosen.rows, found)
+            rows += found
+            print(*found, sep="\n", file=sys.stderr, flush=True)
+    rows.sort(key=lambda row: (row["pair"], row["family"], row["seed"]))
     if not chosen.quick:
         draw(rows)
     report("calibration", rows, goals(rows), as_json=chosen.json)

@@ -23,14 +23,29 @@ PACKAGES = ("marginwatch", "torch", "SimpleITK", "itk-elastix", "monai", "numpy"
 _COMPARE = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
 
 
-def options(description: str | None, *, names: bool = False) -> argparse.Namespace:
-    """The command line of a benchmark: ``--json`` and ``--quick``; with `names` also which benchmarks to run."""
+def options(description: str | None, *, names: bool = False, rows: bool = False) -> argparse.Namespace:
+    """The command line of a benchmark: ``--json`` and ``--quick``; with `names` also which benchmarks to run, with
+    `rows` also ``--rows``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
     parser.add_argument("--quick", action="store_true", help="the short form that the tests run")
     if names:
         parser.add_argument("names", nargs="*", help="the benchmarks to run, instead of all")
+    if rows:
+        parser.add_argument("--rows", type=Path, help="a file that keeps each row, so that a run cut short goes on")
     return parser.parse_args()
+
+
+def read_rows(path: Path | None) -> list[dict[str, Any]]:
+    """The rows that an earlier run kept in the file, one JSON document a line; none without one."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
+
+
+def add_rows(path: Path | None, rows: Sequence[dict[str, Any]]) -> None:
+    """Keeps the rows in the file, if there is one."""
+    if path:
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def goal(name: str, value: float | None, wanted: str) -> dict[str, Any]:

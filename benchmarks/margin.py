@@ -149,6 +149,7 @@ def row(method: str, family: str, pairs: list[Pair]) -> dict[str, Any]:
         "p95_mm": float(np.percentile(size, 95)),
         "max_mm": float(size.max()),
         "ms": 1000 * float(np.median(seconds)),
+        "max_ms": 1000 * float(np.max(seconds)),
     }
 
 
@@ -167,7 +168,8 @@ def main() -> None:
             goal(f"{family}: size of the bias, mm", abs(found[0]["bias_mm"]), "<= 0.1"),
             goal(f"{family}: mean absolute error, mm", found[0]["mae_mm"], f"<= {wanted}"),
             goal(f"{family}: mean absolute error over the best peer's", found[0]["mae_mm"] / best_peer, "<= 1"),
-            goal(f"{family}: seconds a lesion", found[0]["ms"] / 1000, "<= 1"),
+            goal(f"{family}: seconds a lesion, median", found[0]["ms"] / 1000, "<= 1"),
+            goal(f"{family}: seconds a lesion, slowest", found[0]["max_ms"] / 1000, "<= 1"),
         ]
     report("margin", rows, goals, as_json=chosen.json)
 

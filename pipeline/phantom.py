@@ -227,6 +227,8 @@ def _mask(shape: Blob | Dented, geometry: Geometry, motion: Motion | None = None
     corners = center + np.array(np.meshgrid(*[(-reach, reach)] * 3)).reshape(3, -1).T
     box = geometry.box_around(corners if motion is None else motion.inverse(corners), pad_mm=8.0)
     voxels = np.zeros(geometry.shape, bool)
+    if min(s.stop - s.start for s in box) < 1:  # a scan of another region
+        return Mask(voxels, geometry)
     points = geometry.crop([s.start for s in box], [s.stop for s in box]).grid_lps()
     voxels[box] = shape.depth_mm(points if motion is None else motion(points)) > 0
     return Mask(voxels, geometry)

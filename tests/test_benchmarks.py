@@ -46,6 +46,17 @@ def test_a_section_says_when_and_on_what_it_was_measured(page: ModuleType) -> No
         assert said in text
 
 
+def test_rows_of_a_run_cut_short_are_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    document = importlib.import_module("document")
+    rows = [{"family": "a", "value": 0.25}, {"family": "b", "value": None}]
+    kept = tmp_path / "rows.jsonl"
+    assert document.read_rows(kept) == document.read_rows(None) == []
+    document.add_rows(kept, rows[:1])
+    document.add_rows(kept, rows[1:])
+    assert document.read_rows(kept) == rows
+
+
 @pytest.mark.slow
 def test_assess_reports_time_and_memory_against_its_goals() -> None:
     document = document_of("assess")

@@ -176,6 +176,16 @@ def test_noise_is_as_strong_as_asked_and_has_grains(incomplete_phantom: Phantom)
     assert np.corrcoef(noise[:, :, 1:].ravel(), noise[:, :, :-1].ravel())[0, 1] > 0.1
 
 
+def test_a_scan_of_another_region_shows_no_zone() -> None:
+    spec = story("incomplete")
+    (made,) = spec.followups
+    away = replace(made.grid, center_lps_mm=(0.0, 0.0, 900.0))
+    truth = truth_of(replace(spec, followups=(replace(made, grid=away),)), 0)
+    assert truth.zone.is_empty
+    assert truth.tumor.is_empty
+    assert not truth_of(spec, 0).zone.is_empty
+
+
 def test_an_unknown_story_is_refused() -> None:
     with pytest.raises(ValueError, match="no story is called fairy_tale"):
         story("fairy_tale")
