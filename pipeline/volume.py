@@ -14,6 +14,7 @@ from pipeline.geometry import Geometry, GeometryMismatch, frozen
 
 #: Farther than any edge in a scan.
 NO_EDGE_MM = 1e4
+_NEARBY_MM = 40.0
 
 Quantity = Literal["ct_hu", "mr_signal"]
 
@@ -84,12 +85,21 @@ class Mask:
 
     @cached_property
     def distance_nearby(self) -> tuple[NDArray[np.float32], Geometry]:
-        """Signed distance (mm, positive inside) on the grid within 40 mm of the region, and that grid; kept once made.
+        """Signed distance (mm, positive inside) within 40 mm of the region, and its grid; kept once made.
 
-        Raises ValueError for an empty mask.
+        Where the mask's own grid ends before that, its border voxels go on: a region that the scan cuts off has no edge
+        there. Raises ValueError for an empty mask.
         """
-        part = self.crop(self.geometry.box_around(self.points_lps_mm(), pad_mm=40.0))
-        return frozen(signed_distance_mm(part)), part.geometry
+        part = self.crop(self.geometry.box_around(self.points_lps_mm(), pad_mm=_NEARBY_MM))
+        (region,) = ndimage.find_objects(part.voxels.view(np.uint8))
+        wanted = np.ceil(_NEARBY_MM / part.geometry.spacing_mm).astype(int)
+        before = np.maximum(wanted - [s.start for s in region], 0)
+        after = np.maximum(wanted - [n - s.stop for s, n in zip(region, part.voxels.shape, strict=True)], 0)
+        voxels = np.pad(part.voxels, np.stack([before, after], 1), mode="edge")
+        matrix = part.geometry.lps_from_index.copy()
+        matrix[:3, 3] = part.geometry.lps_of(-before)
+        grid = Geometry(voxels.shape, matrix, part.geometry.frame_uid)
+        return frozen(signed_distance_mm(Mask(voxels, grid))), grid
 
     def crop(self, box: tuple[slice, slice, slice]) -> Mask:
         """The part inside an index box; voxels are a view."""

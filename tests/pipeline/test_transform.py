@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from pipeline.geometry import FloatArray, FrameMismatch, Geometry
+from pipeline.geometry import FloatArray, FrameMismatch, Geometry, upright_grid
 from pipeline.itk import image_from
 from pipeline.transform import (
     SplineField,
@@ -197,3 +197,18 @@ def test_regions_grow_together_on_another_grid() -> None:
     assert found[away < 9.5].all()
     assert not found[away > 12.5].any()
     assert not grown([], onto, identity("a"), by_mm=5.0).voxels.any()
+
+
+def test_distances_do_not_depend_on_how_tightly_a_mask_was_cropped() -> None:
+    grid = upright_grid((70, 72, 74), (1.5, 1.0, 1.0), (0.0, 0.0, 0.0), "f")
+    ball = Mask(np.linalg.norm(grid.grid_lps() - (36.0, 35.0, 50.0), axis=-1) < 9.0, grid)
+    tight = ball.crop(ball.geometry.box_around(ball.points_lps_mm(), pad_mm=2.0))
+    points = np.random.default_rng(0).uniform((6, 6, 20), (66, 66, 80), (400, 3))
+    assert sample_distance(tight, points) == pytest.approx(sample_distance(ball, points), abs=1e-4)
+
+
+def test_a_region_that_its_grid_cuts_off_has_no_edge_there() -> None:
+    grid = upright_grid((40, 40, 40), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), "f")
+    half = Mask(grid.grid_lps()[..., 2] > 29.5, grid)
+    points = np.array([[20.0, 20.0, 39.0], [20.0, 20.0, 60.0], [20.0, 20.0, 10.0]])
+    assert sample_distance(half, points) == pytest.approx([9.5, 30.5, -19.5], abs=0.1)
