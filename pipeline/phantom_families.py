@@ -16,8 +16,10 @@ from pipeline.phantom_spec import FollowUpSpec, Grid, PhantomSpec
 FAMILIES = (
     "same_phase", "other_phase", "thick_slices", "unenhanced", "mr_like", "contraction", "far_motion", "near_capsule"
 )  # fmt: skip
-#: Pairs of one patient that differ in everything at once, from easy to hopeless: what expected errors are held against.
+#: Pairs of one patient that differ in everything at once.
 VARIED = "varied"
+#: Pairs of one patient from easy to hopeless: what expected errors are held against.
+GRADED = "graded"
 #: Pairs that must be refused.
 STRANGERS = ("another_patient", "another_region", "lesion_missed")
 
@@ -31,16 +33,16 @@ _FULL = (
 
 
 def family(name: str, seed: int, *, full: bool = False) -> PhantomSpec:
-    """The phantom of a family (of `FAMILIES`, `STRANGERS` or `VARIED`) and a seed; its tumor and margin vary too.
+    """The phantom of a family (of `FAMILIES`, `STRANGERS`, `VARIED`, `GRADED`) and a seed; tumor and margin vary too.
 
     full: 512 x 512 x 120 voxels instead of a field of view around the liver. Raises ValueError for an unknown name
-    and for a `VARIED` one in full size.
+    and for a `VARIED` or `GRADED` one in full size.
     """
-    known = (*FAMILIES, VARIED, *STRANGERS)
+    known = (*FAMILIES, VARIED, GRADED, *STRANGERS)
     if name not in known:
         raise ValueError(f"no family is called {name}; there are {', '.join(known)}")
-    if full and name == VARIED:
-        raise ValueError(f"{VARIED} has fields of view of its own, around the tumor; take another family in full size")
+    if full and name in (VARIED, GRADED):
+        raise ValueError(f"{name} has fields of view of its own, around the tumor; take another family in full size")
     rng = np.random.default_rng([seed, 23])
     at_edge = name == "near_capsule" or (name == VARIED and seed % 4 == 0)
     tumor = _tumor(made_body(seed), rng, near_capsule=at_edge)
@@ -50,6 +52,8 @@ def family(name: str, seed: int, *, full: bool = False) -> PhantomSpec:
         followup = replace(followup, grid=_FULL[1])
     if name == VARIED:
         baseline = Grid((60, 210, 210), baseline.spacing_mm, tumor.center_lps_mm)
+    if name == GRADED:
+        return _graded(name, seed, tumor, followup)
     planned = tumor.radii_mm[0] + 8.0
     zone = Blob(tumor.center_lps_mm, (planned, planned, planned), bump_mm=0.5, bump_seed=seed + 50)
     return PhantomSpec(name, seed, tumor, baseline, (followup,), simulated_zone=zone)
@@ -120,7 +124,41 @@ def _varied(followup: FollowUpSpec, rng: np.random.Generator) -> FollowUpSpec:
     )
 
 
-def _motion(tumor: Blob, rng: np.random.Generator, *, most_mm: float) -> Motion:
+def _graded(name: str, seed: int, tumor: Blob, followup: FollowUpSpec) -> PhantomSpec:
+    """As hard as the seed says, from 0 (same scanner, thin slices, little noise) to 1: see `difficulty`.
+
+    Both scans show 17 cm around the lesion.
+    """
+    hard, rng = difficulty(seed), np.random.default_rng([seed, 29])
+    slice_mm, baseline_mm = (float(np.interp(hard, (0.0, 1.0), ends)) for ends in ((1.0, 5.0), (1.0, 3.0)))
+    x, y, z = followup.motion.inverse(np.array(followup.zone.center_lps_mm)) + rng.uniform(-12.0, 12.0, 3) * hard
+    length_mm = 160.0 - 50.0 * hard
+    motion = _motion(tumor, rng, most_mm=4.0 + 20.0 * hard, amplitude_mm=1.0 + 4.0 * hard)
+    radius = float(np.mean(followup.zone.radii_mm))
+    at = _point(motion.inverse(np.array(followup.zone.center_lps_mm)))
+    made = replace(
+        followup,
+        grid=Grid((round(length_mm / slice_mm), 200, 200), (slice_mm, 0.83, 0.83), (float(x), float(y), float(z))),
+        noise_hu=float(5.0 * 6.0**hard),
+        contrast_scale=1.0 - 0.35 * hard,
+        vessel_scale=1.0 - 0.5 * hard,
+        phase="arterial" if hard > 0.6 else "portal_venous",
+        motion=replace(motion, contraction=Contraction(at, 0.9 * radius, 0.1 * hard)) if hard > 0 else motion,
+    )
+    baseline = Grid((round(150.0 / baseline_mm), 210, 210), (baseline_mm, 0.8, 0.8), tumor.center_lps_mm)
+    planned = tumor.radii_mm[0] + 8.0
+    zone = Blob(tumor.center_lps_mm, (planned, planned, planned), bump_mm=0.5, bump_seed=seed + 50)
+    return PhantomSpec(
+        name, seed, tumor, baseline, (made,), simulated_zone=zone, baseline_noise_hu=float(5.0 * 4.0**hard)
+    )
+
+
+def difficulty(seed: int) -> float:
+    """From 0 to 1: how hard the follow-up of a `GRADED` patient is to register; neighboring seeds differ most."""
+    return (seed * 5 % 12) / 11
+
+
+def _motion(tumor: Blob, rng: np.random.Generator, *, most_mm: float, amplitude_mm: float = 3.5) -> Motion:
     """Breath and position: `most_mm` at most, mainly along the body."""
     shift = rng.uniform((-0.2, -0.25, 0.4), (0.2, 0.25, 0.8)) * most_mm * rng.choice((-1.0, 1.0))
     tilt = rng.uniform(-3.0, 3.0, 3)
@@ -129,7 +167,7 @@ def _motion(tumor: Blob, rng: np.random.Generator, *, most_mm: float) -> Motion:
         shift_mm=_point(shift),
         tilt_deg=_point(tilt),
         pivot_lps_mm=tumor.center_lps_mm,
-        amplitude_mm=3.5,
+        amplitude_mm=amplitude_mm,
     )
 
 
