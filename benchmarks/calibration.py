@@ -1,5 +1,5 @@
 """Whether the node knows what it does not know: expected errors, intervals, probabilities and refusals, held against
-the truth of made patients that nothing was set on.
+the truth of made patients other than those that the method's numbers were set on.
 
 Good pairs are of a family that differs in everything at once. Each lends its plan to two wrong pairs: the follow-up of
 somebody else, under this patient's name, and its own follow-up cut so that the lesion is missed; pairs of another
@@ -167,8 +167,13 @@ def goals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def rank(rows: Sequence[dict[str, Any]], name: str) -> float | None:
     """Spearman's correlation of expected and true registration error over the good pairs of a family, refused ones
     included; None for fewer than three."""
-    pairs = [(r["expected_error_mm"], r["error_mm"]) for r in rows if r["family"] == name and r.get("error_mm")]
+    pairs = _errors(rows, name)
     return float(stats.spearmanr(*zip(*pairs, strict=True))[0]) if len(pairs) > 2 else None
+
+
+def _errors(rows: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    """Expected and true registration error, mm, of a family's good pairs that have both."""
+    return [(r["expected_error_mm"], r["error_mm"]) for r in rows if r["family"] == name and r.get("error_mm")]
 
 
 def _answered(row: dict[str, Any]) -> bool:
@@ -220,8 +225,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> None:
     second.plot(ends, ends, color="0.5", lw=1)
     second.set(xlabel="true minimal margin, mm", ylabel="95 % interval, mm", title="Intervals (red: truth outside)")
     for name, color in ((VARIED, "#0b6e99"), (GRADED, "#d98200")):
-        pairs = [(r["expected_error_mm"], r["error_mm"]) for r in rows if r["family"] == name and r.get("error_mm")]
-        if pairs:
+        if pairs := _errors(rows, name):
             third.loglog(*zip(*pairs, strict=True), "o", color=color, ms=4, label=name)
     third.legend(frameon=False)
     third.plot([0.1, 5], [0.1, 5], color="0.7", lw=1)

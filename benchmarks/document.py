@@ -78,7 +78,7 @@ def tables(document: dict[str, Any]) -> str:
     rows = document["rows"]
     shown = _table(rows) if len(rows) <= _MOST_ROWS else f"{len(rows)} rows: `--json` prints them."
     marks = [{**g, "met": "yes" if g["met"] else "**no**"} for g in document["goals"]]
-    return "\n\n".join([*([shown] if rows else []), *([_table(marks)] if marks else [])])
+    return "\n\n".join(part for part, there in ((shown, rows), (_table(marks), marks)) if there)
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

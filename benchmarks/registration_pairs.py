@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.bias_field import evened
+from pipeline.contraction import drawn_in_mm
 from pipeline.geometry import FloatArray
 from pipeline.phantom import Phantom
 from pipeline.rigid import rigid_start
@@ -70,9 +71,7 @@ def true_contraction_mm(zone: Mask, baseline_from_followup: Map) -> float:
     """What `contraction_mm` would be of the true map: a turn and a shift do not change volume."""
     points = zone.points_lps_mm()[::20]
     sides = np.stack([baseline_from_followup(points + e) - baseline_from_followup(points - e) for e in np.eye(3) / 4])
-    gain = float(np.abs(np.linalg.det(np.moveaxis(sides, 0, -1) * 2.0)).mean())
-    radius = float((3 * zone.volume_ml * 1000 / (4 * np.pi)) ** (1 / 3))
-    return float(np.cbrt(gain) - 1.0) * radius
+    return drawn_in_mm(zone, float(np.abs(np.linalg.det(np.moveaxis(sides, 0, -1) * 2.0)).mean()))
 
 
 def swapped(work: Pair) -> Pair:

@@ -67,6 +67,10 @@ def contraction_mm(baseline_from_followup: Transform, zone: Mask) -> float:
     points = zone.points_lps_mm()
     points = points[:: max(1, len(points) // 2000)]
     rigid = float(np.linalg.det(baseline_from_followup.matrix[:3, :3]))
-    gain = float(baseline_from_followup.jacobian_determinants(points).mean()) / rigid
-    radius = float((3 * zone.volume_ml * 1000 / (4 * np.pi)) ** (1 / 3))
-    return float(np.cbrt(gain) - 1.0) * radius
+    return drawn_in_mm(zone, float(baseline_from_followup.jacobian_determinants(points).mean()) / rigid)
+
+
+def drawn_in_mm(zone: Mask, gain: float) -> float:
+    """How far the edge of a ball of the zone's volume has moved inward (mm) that once was `gain` times as large."""
+    radius_mm = float((3 * zone.volume_ml * 1000 / (4 * np.pi)) ** (1 / 3))
+    return float(np.cbrt(gain) - 1.0) * radius_mm

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import pipeline.assess
 from pipeline.assess import assess
 from pipeline.assessment import Assessment, LesionAssessment, Registration
 from pipeline.carried import carry
@@ -81,14 +79,6 @@ def assessed_with(
     """Assesses the first lesion of another plan for the incomplete patient."""
     followup, registration = incomplete_phantom.followups[0].followup, incomplete_assessment.registration
     return lambda plan: assessed_again(Case(plan, followup), registration)
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registration of few steps, where the answer does not hang on its precision."""
-    for name in ("COARSE_LEVELS", "FINE_LEVELS"):
-        levels = getattr(pipeline.assess, name)
-        monkeypatch.setattr(pipeline.assess, name, tuple(replace(level, steps=12) for level in levels))
 
 
 @pytest.fixture(scope="session")

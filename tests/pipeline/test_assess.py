@@ -157,7 +157,6 @@ def test_a_followup_that_misses_the_lesion_is_refused(incomplete_phantom: Phanto
     assert found.outcome == "not_assessable"
 
 
-@pytest.mark.usefixtures("hasty")
 def test_a_zone_cut_by_the_scan_is_not_measured(incomplete_phantom: Phantom) -> None:
     followup = incomplete_phantom.followups[0].followup
     slices = np.flatnonzero(incomplete_phantom.followups[0].truth.zone.voxels.any((1, 2)))
@@ -221,7 +220,6 @@ def test_a_tumor_of_a_few_voxels_has_a_volume_and_a_mask(
         assert found.margin.covered_fraction < 1.0
 
 
-@pytest.mark.usefixtures("hasty")
 def test_a_tumor_region_of_one_voxel_is_taken_for_a_slip_of_the_pen(incomplete_phantom: Phantom) -> None:
     """The whole way, since a region without an extent must not stop the registration either."""
     lesion = incomplete_phantom.plan.lesions[0]

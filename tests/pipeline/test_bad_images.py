@@ -17,8 +17,6 @@ from pipeline.volume import Volume
 
 Array = NDArray[np.generic]
 
-pytestmark = pytest.mark.usefixtures("hasty")
-
 
 def with_voxels(phantom: Phantom, change: Callable[[Array], Array], *, of_baseline: bool = False) -> Assessment:
     """The assessment with one scan's voxels changed."""

@@ -69,7 +69,7 @@ def test_the_error_grows_with_the_hole_in_which_nothing_is_seen() -> None:
     in_middle = [expected_mm(errors(60.0, cut_mm=cut), MIDDLE[None]) for cut in (10.0, 20.0, 30.0)]
     assert in_middle[0] < in_middle[1] < in_middle[2]
     found = errors(60.0, cut_mm=30.0)
-    assert expected_mm(found, MIDDLE[None]) > 1.2 * expected_mm(found, MIDDLE + np.array([[40.0, 0, 0], [0, -40.0, 0]]))
+    assert expected_mm(found, MIDDLE[None]) > 1.3 * expected_mm(found, MIDDLE + np.array([[32.0, 0, 0], [0, -32.0, 0]]))
 
 
 def test_both_ways_that_disagree_add_to_the_error() -> None:
@@ -100,6 +100,7 @@ def test_a_number_that_is_none_refuses(bad: str) -> None:
 def test_the_same_input_gives_the_same_draws() -> None:
     one, two = errors(40.0), errors(40.0)
     assert np.array_equal(one.at(RIM), two.at(RIM))
+    assert np.allclose(one.expected_mm(RIM) ** 2, (one.at(RIM) ** 2).sum(-1).mean(0))
     assert one.at(RIM).shape == (len(one.coefficients_mm), len(RIM), 3)
 
 

@@ -86,8 +86,7 @@ def test_probabilities_follow_the_margin() -> None:
 def test_what_the_organ_edge_excuses_is_not_held_against_the_margin() -> None:
     """At the capsule nothing more is asked for, but uncovered tumor counts there too."""
     excused = unsure(offset_mm=3.0, required=lambda _: 0.0)[1]
-    assert excused.probability_below_required == pytest.approx(excused.probability_below_0mm, abs=0.01)
-    assert excused.probability_below_0mm < 0.01
+    assert excused.probability_below_required == excused.probability_below_0mm < 0.01
     uncovered = unsure(offset_mm=9.0, required=lambda _: 0.0)[1]
     assert uncovered.probability_below_required > 0.99
 
@@ -117,4 +116,4 @@ def test_a_tumor_drawn_on_thick_slices_is_less_sure() -> None:
     thin, usual, thick = (EdgeError.of(zone, Mask(np.ones(g.shape, bool), g)) for g in grids)
     assert thin == usual
     assert thick.off_mm == usual.off_mm
-    assert thick.rough_mm**2 - usual.rough_mm**2 == pytest.approx(0.06**2 * (5.0**2 - 2.5**2))
+    assert thick.rough_mm**2 - usual.rough_mm**2 == pytest.approx(0.07**2 * (5.0**2 - 2.5**2))
