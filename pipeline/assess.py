@@ -200,10 +200,11 @@ def _trusted(case: Case, lesion: Lesion, ways: BothWays, where: Where) -> tuple[
     regions = [lesion.tumor] if lesion.simulated_zone is None else [lesion.tumor, lesion.simulated_zone]
     planned = box_of(joined.inverse_points(np.concatenate([r.points_lps_mm() for r in regions])))
     followup, baseline = case.followup.volume, case.plan.baseline
-    carried = carry(lesion, joined, registration_errors(followup, baseline, ways, where=where, around=planned))
     agreement = agreement_around(
         followup, baseline, joined, near=planned.grown(PRIOR_CUT_MM), zone=where.cut_fixed, tumor=where.cut_moving
     )
+    errors = registration_errors(followup, baseline, ways, where=where, around=planned)
+    carried = carry(lesion, joined, errors.doubted(agreement))
     quality = judge_registration(
         joined, points_lps_mm=carried.places_lps_mm, expected_error_mm=carried.expected_error_mm, agreement=agreement
     )

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.both_ways import BothWays
 from pipeline.geometry import FloatArray, upright_grid
-from pipeline.registration_error import APART_SCALE, FLOOR_MM, RegistrationErrors, _bending, registration_errors
+from pipeline.registration_error import APART_SCALE, DOUBT, FLOOR_MM, RegistrationErrors, _bending, registration_errors
 from pipeline.sampling import Box, extent_of, spline_grid
 from pipeline.transform import SplineField, Transform
 from pipeline.trust import MOST_EXPECTED_ERROR_MM, judge_registration
@@ -145,3 +145,12 @@ def test_bending_is_that_of_the_spline() -> None:
         inner[2 - axis] -= 2  # second differences along this axis
         expected = (2 / 100) ** 2 * float(np.prod(inner)) * 15.0**3
         assert (bent / 100).ravel() @ form @ (bent / 100).ravel() == pytest.approx(expected)
+
+
+def test_scans_that_agree_less_leave_more_doubt() -> None:
+    found = errors(60.0)
+    doubted = [expected_mm(found.doubted(agreement)) for agreement in (1.0, 0.98, 0.9, 0.6)]
+    assert doubted[0] == pytest.approx(expected_mm(found))
+    assert doubted[1] / doubted[0] == pytest.approx(0.98**-DOUBT)
+    assert doubted == sorted(doubted)
+    assert np.isfinite([expected_mm(found.doubted(none)) for none in (0.0, -0.3, float("nan"))]).all()
