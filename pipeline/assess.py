@@ -47,15 +47,8 @@ def assess(
     clock: seconds, for `timing_s`; progress: told the name of each stage as it starts.
     """
     watch = _Watch(clock, progress)
-    if case.followup.phase == "unenhanced":
-        text = "The follow-up was scanned without contrast; what enhances cannot be told from what does not."
-        return _refused(case, Reason("unenhanced_followup", text), watch)
-    if case.followup.volume.quantity != case.plan.baseline.quantity:
-        text = "Plan and follow-up are of different modalities (CT and MR), which this version does not register."
-        return _refused(case, Reason("different_modality", text), watch)
-    if case.plan.organ == "lung":
-        text = "Ablation zones in the lung are not assessed yet: they are denser than the organ and change otherwise."
-        return _refused(case, Reason("organ_not_supported", text), watch)
+    if (unfit := _unfit(case)) is not None:
+        return _refused(case, unfit, watch)
     watch.stage("organ")
     case = _evened(case)
     organ = _organ(case)
@@ -90,6 +83,24 @@ def assess(
         lesions=lesions,
         timing_s=watch.done(),
     )
+
+
+def _unfit(case: Case) -> Reason | None:
+    """Why a case need not be looked at any closer, if so."""
+    followup, baseline = case.followup.volume, case.plan.baseline
+    if case.followup.phase == "unenhanced":
+        text = "The follow-up was scanned without contrast; what enhances cannot be told from what does not."
+        return Reason("unenhanced_followup", text)
+    if followup.quantity != baseline.quantity:
+        text = "Plan and follow-up are of different modalities (CT and MR), which this version does not register."
+        return Reason("different_modality", text)
+    if case.plan.organ == "lung":
+        text = "Ablation zones in the lung are not assessed yet: they are denser than the organ and change otherwise."
+        return Reason("organ_not_supported", text)
+    for name, volume in (("follow-up", followup), ("plan's baseline", baseline)):
+        if volume.is_blank:
+            return Reason("image_blank", f"The {name} has the same value everywhere, or none: its pixels were lost.")
+    return None
 
 
 def _evened(case: Case) -> Case:

@@ -32,6 +32,12 @@ class Volume:
             raise GeometryMismatch(f"voxels {self.voxels.shape} do not fit the grid {self.geometry.shape}")
         object.__setattr__(self, "voxels", frozen(self.voxels))
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing can be seen on it: no finite value, or one and the same everywhere."""
+        finite = self.voxels[np.isfinite(self.voxels)]
+        return not finite.size or bool(finite.min() == finite.max())
+
     def crop(self, box: tuple[slice, slice, slice]) -> Volume:
         """The part inside an index box (see `Geometry.box_around`); voxels are a view."""
         return Volume(self.voxels[box], _crop(self.geometry, box), self.quantity)

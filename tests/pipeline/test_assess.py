@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -48,17 +48,45 @@ def test_uncovered_tumor_is_measured(incomplete_phantom: Phantom, incomplete_ass
     fits(incomplete_assessment, incomplete_phantom)
 
 
-@pytest.mark.parametrize("name", ["complete", "narrow"])
-def test_margin_and_outcome(name: str) -> None:
-    phantom = make_phantom(story(name))
+@dataclass(frozen=True)
+class Watched:
+    """An assessment and the stages it told of."""
+
+    found: Assessment
+    told: list[str]
+
+
+def watched(case: Case) -> Watched:
     told: list[str] = []
     ticks = iter(range(1000))
-    found = assess(phantom.case(), clock=lambda: float(next(ticks)), progress=told.append)
-    fits(found, phantom)
-    # Progress and times are told.
-    assert told == ["organ", "register", "segment", "register_near_lesion", "measure"]
-    assert set(found.timing_s) == set(told)
-    assert all(v > 0 for v in found.timing_s.values())
+    return Watched(assess(case, clock=lambda: float(next(ticks)), progress=told.append), told)
+
+
+@pytest.fixture(scope="module")
+def clean(progression_phantom: Phantom) -> Watched:
+    """The follow-up of five weeks, with which the stories "complete", "progression" and "shrinking" begin."""
+    return watched(progression_phantom.case(0))
+
+
+def test_a_covered_tumor_is_complete(progression_phantom: Phantom, clean: Watched) -> None:
+    assert progression_phantom.followups[0].truth.expected == "complete"
+    fits(clean.found, progression_phantom)
+    all_is_told(clean)
+
+
+def test_a_narrow_margin_is_measured() -> None:
+    phantom = make_phantom(story("narrow"))
+    narrow = watched(phantom.case())
+    assert narrow.found.outcome == "narrow_margin"
+    fits(narrow.found, phantom)
+    all_is_told(narrow)
+
+
+def all_is_told(watched: Watched) -> None:
+    """Progress and times."""
+    assert watched.told == ["organ", "register", "segment", "register_near_lesion", "measure"]
+    assert set(watched.found.timing_s) == set(watched.told)
+    assert all(v > 0 for v in watched.found.timing_s.values())
 
 
 def fits(found: Assessment, phantom: Phantom) -> None:
@@ -79,11 +107,10 @@ def fits(found: Assessment, phantom: Phantom) -> None:
 
 
 def test_progression_only_after_a_clean_followup(
-    progression_phantom: Phantom, assessed_again: Callable[[Case, Registration], LesionAssessment]
+    progression_phantom: Phantom, clean: Watched, assessed_again: Callable[[Case, Registration], LesionAssessment]
 ) -> None:
-    first = run(progression_phantom, 0)
-    assert first.outcome == "complete"
-    with_history = run(progression_phantom, 1, (earlier(first),))
+    assert clean.found.outcome == "complete"
+    with_history = run(progression_phantom, 1, (earlier(clean.found),))
     assert with_history.outcome == "local_progression"
     kinds = {f.kind for x in with_history.lesions for f in x.findings}
     assert "new_enhancement" in kinds
@@ -91,11 +118,12 @@ def test_progression_only_after_a_clean_followup(
     assert without.outcome == "incomplete_coverage"
 
 
-def test_a_shrunken_zone_keeps_the_earlier_outcome() -> None:
-    phantom = make_phantom(story("shrinking"))
-    first = run(phantom, 0)
-    second = run(phantom, 1, (earlier(first),))
-    assert (first.outcome, second.outcome) == ("complete", "complete")
+def test_a_shrunken_zone_keeps_the_earlier_outcome(progression_phantom: Phantom, clean: Watched) -> None:
+    spec = story("shrinking")
+    assert spec.followups[0] == progression_phantom.spec.followups[0]
+    phantom = make_phantom(replace(spec, name=progression_phantom.spec.name))  # the same frames of reference
+    second = run(phantom, 1, (earlier(clean.found),))
+    assert (clean.found.outcome, second.outcome) == ("complete", "complete")
     assert second.lesions[0].reasons[0].code == "unchanged_since_clean_followup"
 
 

@@ -28,11 +28,28 @@ def with_voxels(phantom: Phantom, change: Callable[[Array], Array], *, of_baseli
     return assess(Case(plan, replace(followup, volume=new)))
 
 
+@pytest.mark.parametrize("value", [np.int16(40), np.float32(np.nan), np.float32(np.inf)])
 @pytest.mark.parametrize("of_baseline", [False, True])
-def test_a_constant_image_is_not_assessable(incomplete_phantom: Phantom, of_baseline: bool) -> None:
-    found = with_voxels(incomplete_phantom, lambda v: np.full(v.shape, 40, np.int16), of_baseline=of_baseline)
+def test_a_blank_image_is_not_assessable(incomplete_phantom: Phantom, of_baseline: bool, value: np.generic) -> None:
+    found = with_voxels(incomplete_phantom, lambda v: np.full(v.shape, value), of_baseline=of_baseline)
+    assert found.outcome == "not_assessable"
+    assert [r.code for r in found.reasons] == ["image_blank"]
+    assert ("baseline" in found.reasons[0].text) == of_baseline
+    assert [r.code for r in found.lesions[0].reasons] == ["image_blank"]
+
+
+def test_an_image_with_one_bright_voxel_is_not_assessable(incomplete_phantom: Phantom) -> None:
+    """All but constant: the whole way, with next to nothing to register."""
+
+    def nearly_constant(voxels: Array) -> Array:
+        out = np.full(voxels.shape, 40, np.int16)
+        out[tuple(n // 2 for n in out.shape)] = 200
+        return out
+
+    found = with_voxels(incomplete_phantom, nearly_constant)
     assert found.outcome == "not_assessable"
     assert found.reasons
+    assert not found.registration.quality.accepted
 
 
 def test_noise_alone_is_not_assessable(incomplete_phantom: Phantom) -> None:
