@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from pipeline.geometry import FloatArray, Geometry
-from pipeline.sampling import box_of
+from pipeline.sampling import Field, box_of, field_of
 from pipeline.transform import Transform, identity, resample_distance
 from pipeline.volume import Mask
 
@@ -20,34 +19,30 @@ _STEP_MM = 2.5
 
 @dataclass(frozen=True, eq=False)
 class Pull:
-    """A displacement of 1 mm at the zone's edge, along its normal. values: (3, k, j, i) LPS components on `grid`.
+    """A displacement of 1 mm at the zone's edge, along its normal. field: of its LPS components, on `grid`.
 
     Inside it falls to zero at the middle, as where all shrinks alike; outside with the square of the distance from the
     middle, as where tissue keeps its volume; beyond 25 to 40 mm it fades out.
     """
 
-    values: NDArray[np.float32]
+    field: Field
     grid: Geometry
 
     def at(self, points: torch.Tensor) -> torch.Tensor:
         """(n, 3) displacement at (n, 3) LPS points; zero outside the grid."""
-        values = torch.from_numpy(self.values)[None].to(points.device)
-        matrix = torch.from_numpy(self.grid.index_from_lps).to(points)
-        index = points @ matrix[:3, :3].T + matrix[:3, 3]
-        size = torch.tensor(self.grid.shape, dtype=points.dtype, device=points.device)
-        unit = (2 * index / (size - 1) - 1).flip(-1)
-        out = torch.nn.functional.grid_sample(values, unit[None, None, None], align_corners=True)
-        return out[0, :, 0, 0].T
+        return self.field.channels_at(points, beyond="zeros").T
 
     def coefficients_mm(self, control: Geometry) -> FloatArray:
         """(3, k, j, i) cubic B-spline coefficients on control points, whose spline is this displacement."""
         index = np.moveaxis(self.grid.index_of(control.grid_lps()), -1, 0)
-        sampled = [ndimage.map_coordinates(v, index, order=1, mode="constant") for v in self.values]
+        sampled = [
+            ndimage.map_coordinates(v, index, order=1, mode="constant") for v in self.field.values[0].cpu().numpy()
+        ]
         return np.stack([ndimage.spline_filter(s.astype(np.float64), order=3, mode="mirror") for s in sampled])
 
 
-def pull_of(zone: Mask) -> Pull:
-    """The pull of a zone (in the follow-up's frame). Raises ValueError for an empty zone."""
+def pull_of(zone: Mask, device: torch.device) -> Pull:
+    """The pull of a zone (in the follow-up's frame), its field on a device. Raises ValueError for an empty zone."""
     frame = zone.geometry.frame_uid
     grid = box_of(zone.points_lps_mm()).grown(_REACH_MM).grid(_STEP_MM, frame)
     depth = ndimage.gaussian_filter(resample_distance(zone, grid, identity(frame)), 1.0)
@@ -56,7 +51,7 @@ def pull_of(zone: Mask) -> Pull:
     normal = -slope / np.maximum(np.linalg.norm(slope, axis=0), 0.3)
     outside = (radius / (radius + np.maximum(-depth, 0.0))) ** 2 * np.clip((_REACH_MM + depth) / _FADE_MM, 0.0, 1.0)
     size = np.where(depth > 0, 1.0 - depth / radius, outside)
-    return Pull((normal * size).astype(np.float32), grid)
+    return Pull(field_of(normal * size, grid, device), grid)
 
 
 def contraction_mm(baseline_from_followup: Transform, zone: Mask) -> float:

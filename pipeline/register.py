@@ -99,7 +99,7 @@ class _Cost:
             lattice_in(where.box, resolution.sample_mm),
             *(lattice_in(b, resolution.near_sample_mm) for b in where.near),
         ]
-        pulls = tuple(pull_of(zone) for zone in where.zones)
+        pulls = tuple(pull_of(zone, images.matrix.device) for zone in where.zones)
         return _Cost(images, tuple(lattices), grid, resolution, pulls, where.drawn)
 
     def minimise(self, coefficients: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -36,26 +36,38 @@ def window_of(volume: Volume) -> Window:
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """A scalar field for trilinear look-up at LPS points. values: (1, 1, k, j, i) float32."""
+    """Fields for trilinear look-up at LPS points. values: (1, c, k, j, i) float32; unit_from_lps: as `unit_from_lps`
+    gives it."""
 
     values: torch.Tensor
-    index_from_lps: torch.Tensor
+    unit_from_lps: torch.Tensor
 
     def at(self, points: torch.Tensor) -> torch.Tensor:
-        """(n,) values at (n, 3) LPS points (k, j, i order is internal); the border value is continued."""
-        index = points @ self.index_from_lps[:3, :3].T + self.index_from_lps[:3, 3]
-        size = torch.tensor(self.values.shape[2:], dtype=points.dtype, device=points.device)
-        unit = (2 * index / (size - 1).clamp_min(1) - 1).flip(-1)
+        """(n,) values of the first channel at (n, 3) LPS points; the border value is continued."""
+        return self.channels_at(points, beyond="border")[0]
+
+    def channels_at(self, points: torch.Tensor, *, beyond: str) -> torch.Tensor:
+        """(c, n) values at (n, 3) LPS points; beyond the grid: "border" (the border value is continued) or "zeros"."""
+        matrix = self.unit_from_lps.to(points)
+        unit = torch.addmm(matrix[:3, 3], points, matrix[:3, :3].T)
         out = torch.nn.functional.grid_sample(
-            self.values, unit[None, None, None], mode="bilinear", padding_mode="border", align_corners=True
+            self.values, unit[None, None, None], mode="bilinear", padding_mode=beyond, align_corners=True
         )
-        return out.view(-1)
+        return out[0, :, 0, 0]
 
 
 def field_of(values: NDArray[np.generic], geometry: Geometry, device: torch.device) -> Field:
-    """A `Field` of (k, j, i) values on a geometry."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None].to(device)
-    return Field(tensor, torch.from_numpy(geometry.index_from_lps).float().to(device))
+    """A `Field` of (k, j, i) or (c, k, j, i) values on a geometry."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values, np.float32)).view(1, -1, *geometry.shape).to(device)
+    return Field(tensor, torch.from_numpy(unit_from_lps(geometry)).float().to(device))
+
+
+def unit_from_lps(geometry: Geometry) -> FloatArray:
+    """(4, 4) from LPS millimetres to torch's coordinates (i, j, k): -1 and 1 in the middle of the first and the last
+    voxel."""
+    unit = np.diag([*(2.0 / np.maximum(np.array(geometry.shape) - 1, 1)), 1.0])
+    unit[:3, 3] = -1.0
+    return np.asarray((unit @ geometry.index_from_lps)[[2, 1, 0, 3]])
 
 
 def smoothed(volume: Volume, *, spacing_mm: float, low: float, high: float) -> tuple[NDArray[np.float32], Geometry]:

@@ -19,6 +19,7 @@ from pipeline.where import Where
 SHAPE, SPACING_MM = (60, 60, 60), (2.0, 2.0, 2.0)
 MIDDLE = np.full(3, 60.0)
 RADIUS_MM = 15.0
+CPU = torch.device("cpu")
 
 
 def ball(frame_uid: str, radius_mm: float = RADIUS_MM) -> Mask:
@@ -52,7 +53,7 @@ def test_a_turn_draws_nothing_in() -> None:
 
 def test_a_pull_of_a_millimetre_moves_the_edge_by_one() -> None:
     rim = MIDDLE + RADIUS_MM * np.array([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
-    moved = pull_of(ball("followup")).at(torch.from_numpy(rim).float()).numpy()
+    moved = pull_of(ball("followup"), CPU).at(torch.from_numpy(rim).float()).numpy()
     outward = (moved * (rim - MIDDLE)).sum(1) / RADIUS_MM
     assert outward == pytest.approx(np.ones(6), abs=0.2)  # smoothed over its steps of 2.5 mm
 
@@ -61,7 +62,7 @@ def test_a_pull_does_not_depend_on_how_tightly_the_zone_was_cropped() -> None:
     zone = ball("followup")
     tight = zone.crop(zone.geometry.box_around(zone.points_lps_mm(), pad_mm=3.0))
     points = torch.from_numpy(MIDDLE + np.random.default_rng(0).uniform(-35, 35, (500, 3))).float()
-    assert np.abs((pull_of(tight).at(points) - pull_of(zone).at(points)).numpy()).max() < 0.02
+    assert np.abs((pull_of(tight, CPU).at(points) - pull_of(zone, CPU).at(points)).numpy()).max() < 0.02
 
 
 def test_registration_finds_how_far_a_zone_has_drawn_in() -> None:
