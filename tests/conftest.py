@@ -26,6 +26,11 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "pipeline" in item.path.parts))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with real and acceptance data beside the project; skips where it is missing."""

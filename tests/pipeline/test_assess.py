@@ -44,6 +44,7 @@ def earlier(assessment: Assessment) -> EarlierFollowUp:
     )
 
 
+@pytest.mark.slow
 def test_uncovered_tumor_is_measured(incomplete_phantom: Phantom, incomplete_assessment: Assessment) -> None:
     fits(incomplete_assessment, incomplete_phantom)
 
@@ -68,12 +69,14 @@ def clean(progression_phantom: Phantom) -> Watched:
     return watched(progression_phantom.case(0))
 
 
+@pytest.mark.slow
 def test_a_covered_tumor_is_complete(progression_phantom: Phantom, clean: Watched) -> None:
     assert progression_phantom.followups[0].truth.expected == "complete"
     fits(clean.found, progression_phantom)
     all_is_told(clean)
 
 
+@pytest.mark.slow
 def test_a_narrow_margin_is_measured() -> None:
     phantom = make_phantom(story("narrow"))
     narrow = watched(phantom.case())
@@ -106,6 +109,7 @@ def fits(found: Assessment, phantom: Phantom) -> None:
     assert found.registration.quality.accepted
 
 
+@pytest.mark.slow
 def test_progression_only_after_a_clean_followup(
     progression_phantom: Phantom, clean: Watched, assessed_again: Callable[[Case, Registration], LesionAssessment]
 ) -> None:
@@ -118,6 +122,7 @@ def test_progression_only_after_a_clean_followup(
     assert without.outcome == "incomplete_coverage"
 
 
+@pytest.mark.slow
 def test_a_shrunken_zone_keeps_the_earlier_outcome(progression_phantom: Phantom, clean: Watched) -> None:
     spec = story("shrinking")
     assert spec.followups[0] == progression_phantom.spec.followups[0]
@@ -169,6 +174,7 @@ def test_an_mr_without_evidence_of_contrast_is_not_assessable(
     assert isinstance(found, Zone) or found.code == "contrast_phase_missing"
 
 
+@pytest.mark.slow
 def test_another_body_is_refused() -> None:
     phantom = make_phantom(story("wrong_body"))
     found = run(phantom)
@@ -185,6 +191,7 @@ def test_a_followup_that_misses_the_lesion_is_refused(incomplete_phantom: Phanto
     assert found.outcome == "not_assessable"
 
 
+@pytest.mark.slow
 def test_a_zone_cut_by_the_scan_is_not_measured(incomplete_phantom: Phantom) -> None:
     followup = incomplete_phantom.followups[0].followup
     slices = np.flatnonzero(incomplete_phantom.followups[0].truth.zone.voxels.any((1, 2)))
@@ -248,6 +255,7 @@ def test_a_tumor_of_a_few_voxels_has_a_volume_and_a_mask(
         assert found.margin.covered_fraction < 1.0
 
 
+@pytest.mark.slow
 def test_a_tumor_region_of_one_voxel_is_taken_for_a_slip_of_the_pen(incomplete_phantom: Phantom) -> None:
     """The whole way, since a region without an extent must not stop the registration either."""
     lesion = incomplete_phantom.plan.lesions[0]
@@ -260,6 +268,7 @@ def test_a_tumor_region_of_one_voxel_is_taken_for_a_slip_of_the_pen(incomplete_p
     assert [r.code for r in found.lesions[0].reasons] == ["tumor_region_too_small"]
 
 
+@pytest.mark.slow
 def test_the_baseline_given_as_followup_shows_no_ablation_zone(incomplete_phantom: Phantom) -> None:
     plan = incomplete_phantom.plan
     grid = plan.baseline.geometry

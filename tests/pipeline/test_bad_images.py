@@ -38,6 +38,7 @@ def test_a_blank_image_is_not_assessable(incomplete_phantom: Phantom, of_baselin
     assert [r.code for r in found.lesions[0].reasons] == ["image_blank"]
 
 
+@pytest.mark.slow
 def test_an_image_with_one_bright_voxel_is_not_assessable(incomplete_phantom: Phantom) -> None:
     """All but constant: the whole way, with next to nothing to register."""
 
@@ -52,6 +53,7 @@ def test_an_image_with_one_bright_voxel_is_not_assessable(incomplete_phantom: Ph
     assert not found.registration.quality.accepted
 
 
+@pytest.mark.slow
 def test_noise_alone_is_not_assessable(incomplete_phantom: Phantom) -> None:
     rng = np.random.default_rng(0)
     found = with_voxels(incomplete_phantom, lambda v: rng.normal(60, 30, v.shape).astype(np.int16))
@@ -59,6 +61,7 @@ def test_noise_alone_is_not_assessable(incomplete_phantom: Phantom) -> None:
     assert not found.registration.quality.accepted
 
 
+@pytest.mark.slow
 def test_a_zone_without_values_is_not_assessable(incomplete_phantom: Phantom) -> None:
     """NaN stands where a scan has no value."""
     inside = incomplete_phantom.followups[0].truth.zone.voxels
@@ -66,6 +69,7 @@ def test_a_zone_without_values_is_not_assessable(incomplete_phantom: Phantom) ->
     assert found.outcome == "not_assessable"
 
 
+@pytest.mark.slow
 def test_a_scan_turned_upside_down_is_refused(incomplete_phantom: Phantom) -> None:
     """Slices in reverse under the same geometry: another body, as far as anybody can tell."""
     found = with_voxels(incomplete_phantom, lambda v: np.ascontiguousarray(v[::-1]))

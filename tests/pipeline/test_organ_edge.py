@@ -130,6 +130,7 @@ def test_an_assessment_says_where_the_thin_place_is_and_flags_the_vessel_there(
     assert abs(lesion.tissue_contraction_mm) < 1.5
 
 
+@pytest.mark.slow
 def test_an_organ_mask_that_hugs_the_tumor_is_doubted_and_a_far_vessel_is_no_matter(
     incomplete_phantom: Phantom,
 ) -> None:
