@@ -96,7 +96,8 @@ def spare_mm(phantom: Phantom, *, limited: bool) -> float:
     margins = signed_margins_mm(motion.inverse(tumor), motion.inverse(edge), lambda p: zone.depth_mm(motion(p)))
     required = np.full(len(tumor), lesion.required_margin_mm)
     if limited and organ is not None:
-        depth = organ_depth_mm(organ, lesion.tumor, tumor, reach_mm=lesion.required_margin_mm)
+        scan, reach = phantom.plan.baseline.geometry, lesion.required_margin_mm
+        depth = organ_depth_mm(organ, [lesion.tumor], tumor, scan=scan, reach_mm=reach)
         required = required_here_mm(depth, lesion.required_margin_mm)
     return float((margins - required).min())
 

@@ -21,7 +21,7 @@ from pipeline.rigid import rigid_start
 from pipeline.sampling import Box, box_of, extent_of
 from pipeline.segment import Zone
 from pipeline.transform import Transform, grown, identity
-from pipeline.trust import agreement_around, judge_registration, worst_of
+from pipeline.trust import agreement_around, judge_registration, refused_together, worst_of
 from pipeline.volume import Mask
 from pipeline.where import Where
 
@@ -69,9 +69,10 @@ def assess(
     closer = replace(where, cut_fixed=_zone_cut(case, coarse, found), zones=zones)
     ways = deform_both_ways(followup, baseline, ways, where=closer, levels=FINE_LEVELS)
     joined = ways.joined
-    trusted = [_trusted(case, lesion, ways, closer) for lesion in case.plan.lesions]
+    each, carried = zip(*(_trusted(case, lesion, ways, closer) for lesion in case.plan.lesions), strict=True)
+    qualities = refused_together(each)
     watch.stage("measure")
-    seen = {x.lesion_id: x for x in _assess_lesions(case, joined, organ, trusted)}
+    seen = {x.lesion_id: x for x in _assess_lesions(case, joined, organ, list(zip(qualities, carried, strict=True)))}
     lesions = tuple(seen.get(x.lesion_id) or not_assessable(x, (_OUT_OF_VIEW,)) for x in whole.plan.lesions)
     outcome = most_urgent(tuple(x.outcome for x in lesions))
     return Assessment(
@@ -79,7 +80,7 @@ def assess(
         needs_review=needs_review(outcome, tuple(x.margin for x in lesions)),
         reasons=_study_reasons(case, lesions, organ),
         days_since_procedure=case.days_since_procedure,
-        registration=Registration(joined, worst_of([quality for quality, _ in trusted])),
+        registration=Registration(joined, worst_of(qualities)),
         lesions=lesions,
         timing_s=watch.done(),
     )
@@ -100,6 +101,9 @@ def _unfit(case: Case) -> Reason | None:
     for name, volume in (("follow-up", followup), ("plan's baseline", baseline)):
         if volume.is_blank:
             return Reason("image_blank", f"The {name} has the same value everywhere, or none: its pixels were lost.")
+        if not np.isfinite(volume.voxels).all():
+            text = f"Some voxels of the {name} have no value; what they would show cannot be told."
+            return Reason("image_has_gaps", text)
     return None
 
 
@@ -217,7 +221,11 @@ def _trusted(case: Case, lesion: Lesion, ways: BothWays, where: Where) -> tuple[
     errors = registration_errors(followup, baseline, ways, where=where, around=planned)
     carried = carry(lesion, joined, errors.doubted(agreement))
     quality = judge_registration(
-        joined, points_lps_mm=carried.places_lps_mm, expected_error_mm=carried.expected_error_mm, agreement=agreement
+        joined,
+        points_lps_mm=carried.places_lps_mm,
+        around=planned.grown(NEAR_MM).meet(extent_of(followup.geometry)),
+        expected_error_mm=carried.expected_error_mm,
+        agreement=agreement,
     )
     return quality, carried
 

@@ -52,11 +52,24 @@ class Registration:
 
 
 @dataclass(frozen=True)
+class ScarcePlace:
+    """Where most is missing of the margin that is required, no more being required than there is organ.
+
+    margin_mm: as measured there; required_mm: required there; location: as seen from the tumor's middle.
+    """
+
+    point_lps_mm: Point
+    margin_mm: float
+    required_mm: float
+    location: Location
+
+
+@dataclass(frozen=True)
 class Margin:
     """The signed ablative margin of one lesion: least distance from tumor surface to zone surface, positive inside.
 
     Fractions of the tumor surface are weighted by area; the interval is 95 %. organ_limited_margin_mm: the least margin
-    with what the organ's edge makes impossible credited, None where the plan has no organ mask.
+    with what the organ's edge makes impossible credited, None where the plan has no organ mask or one that is doubted.
     """
 
     minimal_margin_mm: float
@@ -71,6 +84,8 @@ class Margin:
     organ_limited_margin_mm: float | None = None
     organ_limited_surface_fraction: float | None = None
     """Share of the tumor's surface nearer to the organ's edge than the required margin."""
+    scarcest: ScarcePlace | None = None
+    """What decides with an organ mask; None where `organ_limited_margin_mm` is."""
     location: Location | None = None
     """Where the point of the least margin lies, as seen from the tumor's middle."""
     probability_below_0mm: float | None = None

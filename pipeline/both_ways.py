@@ -24,6 +24,7 @@ from pipeline.where import Where
 
 _FADE_MM = 10.0
 _CLOSE_MM = 5.5
+_BEYOND_MM = 50.0  # in which the displacement falls to zero: 10 mm of it then fold nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,8 @@ class BothWays:
     def joined(self) -> Transform:
         """baseline_from_followup: half-way between `there` and the inverse of `back`.
 
-        Beyond what both cover, `there` alone. Raises ValueError where a spline is missing.
+        Beyond what both cover, `there` alone, and beyond that it fades to the rigid start. Raises ValueError
+        where a spline is missing.
         """
         if self.there.field is None or self.back.field is None:
             raise ValueError("only transforms with a spline have a mean")
@@ -55,7 +57,7 @@ class BothWays:
         known = np.minimum(_known(self.there.field.grid, points), _known(self.back.field.grid, at_baseline))
         half = 0.5 * apart * known[..., None]
         more = [ndimage.spline_filter(half[..., a], order=3, mode="mirror") for a in range(3)]
-        return replace(self.there, field=SplineField(coefficients.numpy() + np.stack(more), grid))
+        return replace(self.there, field=_faded(coefficients.numpy() + np.stack(more), grid))
 
     def apart_mm(self, points_lps_mm: FloatArray) -> FloatArray:
         """(n, 3) from what `there` makes of points of the follow-up to what the inverse of `back` makes of them."""
@@ -67,6 +69,25 @@ def _known(control: Geometry, points_lps_mm: FloatArray) -> FloatArray:
     index = control.index_of(points_lps_mm)
     inside = np.minimum(index - 1.0, np.array(control.shape) - 2.0 - index).min(-1)
     return np.asarray(np.clip(inside * float(control.spacing_mm[0]) / _FADE_MM, 0.0, 1.0))
+
+
+def _faded(coefficients_mm: FloatArray, grid: Geometry) -> SplineField:
+    """The spline of (3, k, j, i) coefficients carried on beyond its control points and brought to zero there: cut off,
+    it would tear the map at the edge of what it covers."""
+    more = int(np.ceil(_BEYOND_MM / float(grid.spacing_mm[0])))
+    out = np.pad(coefficients_mm, [(0, 0), *[(more, more)] * 3], mode="edge")
+    for axis, count in enumerate(grid.shape):
+        n = np.arange(-more, count + more)
+        beyond = np.maximum(np.maximum(-n, n - count + 1), 0) / (
+            more - 2
+        )  # three zeros at the end are zero at the edge
+        shape = [1, 1, 1, 1]
+        shape[axis + 1] = -1
+        out = out * (0.5 + 0.5 * np.cos(np.pi * np.minimum(beyond, 1.0))).reshape(shape)
+    matrix = grid.lps_from_index.copy()
+    matrix[:3, 3] = grid.lps_of((-more, -more, -more))
+    k, j, i = out.shape[1:]
+    return SplineField(out, Geometry((k, j, i), matrix, grid.frame_uid))
 
 
 def both_ways_from(start: Transform) -> BothWays:

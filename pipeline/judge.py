@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.assessment import URGENCY, Finding, Margin, Reason
 from pipeline.case import Outcome
 
@@ -32,6 +34,8 @@ def judge_lesion(
     changed = [f for f in findings if f.kind in ("new_enhancement", "zone_growth")]
     if "local_progression" in earlier or (clean is not None and changed):
         return Verdict("local_progression", tuple(_told(f, days) for f in changed) or (_STILL,))
+    if not np.isfinite(margin.minimal_margin_mm):
+        return Verdict("not_assessable", (_NO_NUMBER,))
     if clean is not None:
         text = (
             f"No new enhancement {days} days after the procedure; an earlier follow-up was {_word(clean)}, so the "
@@ -48,12 +52,8 @@ def judge_lesion(
     if findings:  # uncovered tumor counts wherever it lies, also in a hole that the surface margin cannot see
         return Verdict("incomplete_coverage", tuple(_told(f, days) for f in findings))
     raw, judged = margin.minimal_margin_mm, margin.judged_mm
-    if judged < required_margin_mm:
-        text = (
-            f"The tumor is covered, but the least margin of {raw:.1f} mm is below the {required_margin_mm:.1f} mm "
-            "required."
-        )
-        return Verdict("narrow_margin", (Reason("margin_below_required", text),))
+    if not judged >= required_margin_mm:
+        return Verdict("narrow_margin", (Reason("margin_below_required", _narrow(margin, required_margin_mm)),))
     if raw < required_margin_mm:
         text = (
             f"The least margin of {raw:.1f} mm lies at the organ's edge, where no more than the organ's depth is "
@@ -73,10 +73,23 @@ def needs_review(outcome: Outcome, margins: tuple[Margin | None, ...]) -> bool:
     """True for all but `complete`, and for a `complete` whose margin may be below 0 mm (95 % interval)."""
     if outcome != "complete":
         return True
-    return any(m is None or m.minimal_margin_interval_mm[0] < 0 for m in margins)
+    return any(m is None or not m.minimal_margin_interval_mm[0] >= 0 for m in margins)
 
 
+_NO_NUMBER = Reason("margin_not_measured", "No margin could be measured: its number is none.")
 _STILL = Reason("progression_seen_before", "Local progression was found at an earlier follow-up of this lesion.")
+
+
+def _narrow(margin: Margin, required_mm: float) -> str:
+    """The least margin, and the place that decided where the organ's edge makes that another one."""
+    least = f"The tumor is covered, but the least margin of {margin.minimal_margin_mm:.1f} mm"
+    place = margin.scarcest
+    if place is None or place.margin_mm <= margin.minimal_margin_mm:
+        return f"{least} is below the {required_mm:.1f} mm required."
+    return (
+        f"{least} lies at the organ's edge, where no more than the organ's depth is required; {place.location.text}, "
+        f"it is {place.margin_mm:.1f} mm, below the {place.required_mm:.1f} mm required there."
+    )
 
 
 def _word(outcome: Outcome) -> str:

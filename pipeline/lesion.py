@@ -51,6 +51,11 @@ _LOOKS_ALIKE = Reason(
 )
 
 
+_TUMOR_CUT = Reason(
+    "tumor_cut_by_baseline",
+    "The tumor reaches the border of the baseline scan, so part of it may never have been seen; a plan on a scan that "
+    "shows all of it is needed.",
+)
 _UNTREATED = Reason(
     "zone_looks_like_tumor",
     "What is darker than the organ has the tumor's own place, size and brightness: the scan may be from before the "
@@ -128,6 +133,8 @@ def assess_lesion(case: Case, view: LesionView, found: Zone | Reason, carried: C
             "that the tumor is drawn as it should be."
         )
         return not_assessable(lesion, (Reason("tumor_region_too_small", text),), tumor=tumor.embedded_in(full))
+    if _cut_by_border(lesion.tumor, case.plan.baseline.geometry):
+        return not_assessable(lesion, (_TUMOR_CUT,), tumor=tumor.embedded_in(full))
     if isinstance(found, Reason):
         return not_assessable(lesion, (found,), tumor=tumor.embedded_in(full))
     clean = earlier_clean(_earlier_outcomes(case, lesion)) is not None
@@ -247,9 +254,10 @@ def _outline(mask: Mask) -> NDArray[np.float64]:
     return points[:: max(1, len(points) // 5000)]
 
 
-def _cut_by_border(zone: Mask, full: Geometry) -> bool:
-    index = np.round(full.index_of(zone.points_lps_mm())).astype(int)
-    return bool((index == 0).any() or (index == np.array(full.shape) - 1).any())
+def _cut_by_border(region: Mask, scan: Geometry) -> bool:
+    """Whether a region, on any grid, reaches the outermost voxels of a scan."""
+    index = np.round(scan.index_of(region.points_lps_mm())).astype(int)
+    return bool((index <= 0).any() or (index >= np.array(scan.shape) - 1).any())
 
 
 def _ring_median(baseline: Volume, tumor: Mask) -> float:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.assessment import Margin, Reason, SurfaceError
+from pipeline.assessment import Margin, Reason, ScarcePlace, SurfaceError
 from pipeline.carried import CarriedTumor
-from pipeline.case import Case, Lesion
+from pipeline.case import Case, Lesion, Point
 from pipeline.coverage import measure_coverage
 from pipeline.geometry import FloatArray
-from pipeline.location import DEEP_MM, locate, midline_x_mm
+from pipeline.location import DEEP_MM, Location, locate, midline_x_mm
 from pipeline.margin import MarginMap, measure_margin
 from pipeline.organ_edge import organ_depth_mm, organ_limited_mm, required_here_mm
 from pipeline.segment import Zone
@@ -48,17 +48,28 @@ def measure_lesion(case: Case, lesion: Lesion, zone: Zone, carried: CarriedTumor
     drawn = EdgeError.of(zone, lesion.tumor)
     unsure = margin_uncertainty(margins, errors, drawn, required_mm=edge.required_mm)
     low, high = unsure.interval_mm
-    remarks = _vessel(margins, planned.vertices_lps_mm, case.plan.vessel_mask, lesion)
+    remarks = edge.remarks + _vessel(margins, planned.vertices_lps_mm, case.plan.vessel_mask, lesion)
     if zone.if_core is not None:
         filled = measure_margin(tumor, level_of_mask(zone.if_core))
         if_core = margin_uncertainty(filled, errors, drawn, required_mm=edge.required_mm)
         high = max(high, if_core.interval_mm[1])
         remarks += (_perhaps_core(zone.if_core.volume_ml - zone.mask.volume_ml, filled.minimal_margin_mm),)
-    x, y, z = tumor.vertices_lps_mm[at]
+    vertices = tumor.vertices_lps_mm
+    middle, midline = vertices.mean(0), midline_x_mm(case.followup.volume)
+
+    def location(n: int) -> Location:
+        depth = None if edge.depth_mm is None else float(edge.depth_mm[n])
+        return locate(vertices[n], seen_from_lps_mm=middle, midline_x_mm=midline, depth_mm=depth)
+
+    scarcest = None
+    if edge.scarcest is not None:
+        n = edge.scarcest
+        there = float(margins.distance_mm[n]), float(edge.required_mm[n])
+        scarcest = ScarcePlace(_point(vertices[n]), *there, location(n))
     margin = Margin(
         minimal_margin_mm=margins.minimal_margin_mm,
         minimal_margin_interval_mm=(low, high),
-        minimal_margin_point_lps_mm=(float(x), float(y), float(z)),
+        minimal_margin_point_lps_mm=_point(vertices[at]),
         tumor_volume_ml=coverage.tumor_ml,
         zone_volume_ml=zone.mask.volume_ml,
         covered_fraction=coverage.fraction,
@@ -69,12 +80,8 @@ def measure_lesion(case: Case, lesion: Lesion, zone: Zone, carried: CarriedTumor
         probability_below_required=unsure.probability_below_required,
         organ_limited_margin_mm=edge.limited_mm,
         organ_limited_surface_fraction=edge.surface_fraction,
-        location=locate(
-            np.array([x, y, z]),
-            seen_from_lps_mm=tumor.vertices_lps_mm.mean(0),
-            midline_x_mm=midline_x_mm(case.followup.volume),
-            depth_mm=None if edge.depth_mm is None else float(edge.depth_mm[at]),
-        ),
+        scarcest=scarcest,
+        location=location(at),
     )
     at_thinnest = float(errors.expected_mm(tumor.vertices_lps_mm[[at]])[0])
     error = SurfaceError(carried.places_lps_mm, carried.expected_error_mm, at_thinnest)
@@ -83,12 +90,15 @@ def measure_lesion(case: Case, lesion: Lesion, zone: Zone, carried: CarriedTumor
 
 @dataclass(frozen=True, eq=False)
 class _OrganEdge:
-    """What the organ's edge makes of the required margin. required_mm: (n,) asked for at each point of the surface."""
+    """What the organ's edge makes of the required margin. required_mm: (n,) asked for at each point of the surface;
+    scarcest: the number of the point where most of it is missing."""
 
     required_mm: FloatArray
     depth_mm: FloatArray | None = None
     limited_mm: float | None = None
     surface_fraction: float | None = None
+    scarcest: int | None = None
+    remarks: tuple[Reason, ...] = ()
 
 
 def _organ_edge(case: Case, lesion: Lesion, margins: MarginMap, planned: FloatArray) -> _OrganEdge:
@@ -97,12 +107,28 @@ def _organ_edge(case: Case, lesion: Lesion, margins: MarginMap, planned: FloatAr
     everywhere = np.full(len(planned), required)
     if case.plan.organ_mask is None or case.plan.organ_mask.is_empty:
         return _OrganEdge(everywhere)
-    depth = organ_depth_mm(case.plan.organ_mask, lesion.tumor, planned, reach_mm=max(DEEP_MM, required))
+    tumors = [x.tumor for x in case.plan.lesions]
+    scan, reach = case.plan.baseline.geometry, max(DEEP_MM, required)
+    depth = organ_depth_mm(case.plan.organ_mask, tumors, planned, scan=scan, reach_mm=reach)
     at_edge = replace(margins, distance_mm=depth).surface_fraction_below(required)
     if at_edge > MOST_AT_EDGE:
-        return _OrganEdge(everywhere, depth, None, at_edge)
-    limited = float(organ_limited_mm(margins, depth, required).min())
-    return _OrganEdge(required_here_mm(depth, required), depth, limited, at_edge)
+        return _OrganEdge(everywhere, depth, None, at_edge, remarks=(_doubted(at_edge),))
+    limited = organ_limited_mm(margins, depth, required)
+    scarcest = int(np.argmin(limited))
+    return _OrganEdge(required_here_mm(depth, required), depth, float(limited[scarcest]), at_edge, scarcest)
+
+
+def _doubted(at_edge: float) -> Reason:
+    text = (
+        f"By the plan's organ mask {at_edge:.0%} of the tumor lie nearer to the organ's edge than the required margin: "
+        "a mask that hugs the tumor is no capsule, so the full margin is required everywhere."
+    )
+    return Reason("organ_mask_doubted", text)
+
+
+def _point(place_lps_mm: FloatArray) -> Point:
+    x, y, z = (float(v) for v in place_lps_mm)
+    return x, y, z
 
 
 def _perhaps_core(volume_ml: float, margin_mm: float) -> Reason:

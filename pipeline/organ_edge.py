@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.margin import MarginMap, distance_to_surface_mm
+from pipeline.sampling import Box, box_of
 from pipeline.surface import level_of_mask
 from pipeline.transform import identity, resample_distance, sample_distance
 from pipeline.volume import Mask
@@ -16,17 +19,21 @@ _SLACK_MM = 8.0
 CLEFT_MM = 12.5
 
 
-def organ_depth_mm(organ: Mask, tumor: Mask, points_lps_mm: FloatArray, *, reach_mm: float) -> FloatArray:
-    """(n,) depth below the organ's edge at (n, 3) points near the tumor, negative outside, at most `reach_mm`.
+def organ_depth_mm(
+    organ: Mask, tumors: Sequence[Mask], points_lps_mm: FloatArray, *, scan: Geometry, reach_mm: float
+) -> FloatArray:
+    """(n,) depth below the organ's edge at (n, 3) points near a tumor, negative outside, at most `reach_mm`.
 
-    All in the baseline's frame. The tumor belongs to the organ, also where the organ's mask leaves it out, and so do
+    All in the baseline's frame. Tumors belong to the organ, also where the organ's mask leaves them out, and so do
     holes, vessels and clefts up to 2 * `CLEFT_MM` wide: a vein that a mask leaves out is no capsule. Where the scan
-    ends the organ is taken to go on.
+    (the baseline's grid) ends, the organ is taken to go on, whatever the grid of its mask.
     """
-    box = organ.geometry.box_around(points_lps_mm, pad_mm=reach_mm + CLEFT_MM + _SLACK_MM)
-    part = organ.crop(box)
-    with_tumor = part.voxels | (resample_distance(tumor, part.geometry, identity(part.geometry.frame_uid)) > 0)
-    whole = _closed(_continued(Mask(with_tumor, part.geometry), box, organ.geometry, reach_mm))
+    part = _continued(organ, scan, box_of(points_lps_mm).grown(reach_mm + CLEFT_MM + _SLACK_MM))
+    same = identity(part.geometry.frame_uid)
+    voxels = part.voxels.copy()
+    for tumor in tumors:
+        voxels |= resample_distance(tumor, part.geometry, same) > 0
+    whole = _closed(Mask(voxels, part.geometry))
     roughly = sample_distance(whole, points_lps_mm).astype(np.float64)
     depth = np.clip(roughly, -reach_mm, reach_mm)
     near = np.abs(roughly) < reach_mm + float(whole.geometry.spacing_mm.max())
@@ -39,17 +46,24 @@ def organ_depth_mm(organ: Mask, tumor: Mask, points_lps_mm: FloatArray, *, reach
     return depth
 
 
-def _continued(part: Mask, box: tuple[slice, slice, slice], full: Geometry, by_mm: float) -> Mask:
-    """The part with its border voxels repeated for `by_mm` wherever it ends because the scan does."""
-    by = np.ceil((by_mm + CLEFT_MM + _SLACK_MM) / part.geometry.spacing_mm).astype(int)
-    pads = [
-        (int(n) if s.start == 0 else 0, int(n) if s.stop == size else 0)
-        for s, n, size in zip(box, by, full.shape, strict=True)
-    ]
-    voxels = np.pad(part.voxels, pads, mode="edge")
-    matrix = part.geometry.lps_from_index.copy()
-    matrix[:3, 3] = part.geometry.lps_of(tuple(-float(low) for low, _ in pads))
-    return Mask(voxels, Geometry(voxels.shape, matrix, part.geometry.frame_uid))
+def _continued(organ: Mask, scan: Geometry, box: Box) -> Mask:
+    """The organ in a box, on its own grid carried on; beyond the scan it is as at the scan's end."""
+    own = organ.geometry
+    corners = own.index_of(box.corners())
+    low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int)
+    matrix = own.lps_from_index.copy()
+    matrix[:3, 3] = own.lps_of(low)
+    k, j, i = (int(n) for n in high - low + 1)
+    grid = Geometry((k, j, i), matrix, own.frame_uid)
+    # A mask on a grid of its own may end up to a voxel before the scan does.
+    shared = np.allclose(own.lps_from_index[:3, :3], scan.lps_from_index[:3, :3], atol=1e-3)
+    short = 0.0 if shared else own.spacing_mm.max() / scan.spacing_mm
+    middle = (np.array(scan.shape) - 1) / 2
+    half = np.maximum(middle - short, 0.0)
+    inner = scan.lps_of(np.clip(scan.index_of(grid.grid_lps()), middle - half, middle + half))
+    index = np.moveaxis(own.index_of(inner), -1, 0)
+    voxels = ndimage.map_coordinates(organ.voxels.view(np.uint8), index, order=0, mode="constant", cval=0)
+    return Mask(voxels > 0, grid)
 
 
 def _closed(part: Mask) -> Mask:

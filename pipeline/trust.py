@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -19,18 +22,23 @@ from pipeline.volume import Mask, Volume
 LEAST_AGREEMENT = 0.6
 JACOBIAN_RANGE = (0.5, 1.8)
 MOST_EXPECTED_ERROR_MM = 2.2
+#: What speaks against the pair of scans, not against one lesion's place.
+OF_THE_PAIR = ("registration_images_disagree", "registration_distorts")
 FINE_MM, COARSE_MM = 1.5, 10.0
 REACH_MM = 40.0
+FOLD_MM = 4.0  # how close the points lie at which folds are looked for
 LEFT_OUT_MM = 3.0  # around tumors and zones
 
 
 def judge_registration(
-    joined: Transform, *, points_lps_mm: FloatArray, expected_error_mm: FloatArray, agreement: float
+    joined: Transform, *, points_lps_mm: FloatArray, around: Box, expected_error_mm: FloatArray, agreement: float
 ) -> RegistrationQuality:
-    """The quality at the tumor's surface. points_lps_mm: (n, 3) of it on the follow-up; expected_error_mm: (n,)."""
+    """The quality near one lesion. points_lps_mm: (n, 3) of the tumor's surface on the follow-up; expected_error_mm:
+    (n,); around: where on the follow-up the map must not fold."""
     expected = float(expected_error_mm.mean())
     jacobians = joined.jacobian_determinants(points_lps_mm)
-    jacobian = float(jacobians.min())
+    lattice = around.grid(FOLD_MM, joined.from_frame_uid).grid_lps()
+    jacobian = min(float(jacobians.min()), float(joined.jacobian_determinants(lattice).min()))
     reasons = []
     # Written so that a number that is none refuses too.
     if not agreement >= LEAST_AGREEMENT:
@@ -41,7 +49,7 @@ def judge_registration(
                 f"{LEAST_AGREEMENT:.2f} needed): check that plan and study belong to the same patient and organ.",
             )
         )
-    if not (jacobian >= JACOBIAN_RANGE[0] and jacobians.max() <= JACOBIAN_RANGE[1]):
+    if not (jacobian > 0 and jacobians.min() >= JACOBIAN_RANGE[0] and jacobians.max() <= JACOBIAN_RANGE[1]):
         text = (
             f"The registration changes tissue volume near the lesion by factors of {jacobian:.2f} to "
             f"{jacobians.max():.2f}, which tissue does not do: check that plan and study belong together."
@@ -52,6 +60,15 @@ def judge_registration(
             Reason("registration_uncertain", f"The registration may be off by {expected:.1f} mm at the tumor.")
         )
     return RegistrationQuality(not reasons, expected, jacobian, tuple(reasons))
+
+
+def refused_together(qualities: Sequence[RegistrationQuality]) -> list[RegistrationQuality]:
+    """The qualities around all lesions, where one shows that the two scans do not belong together: none is accepted
+    then. Only how uncertain a registration is may differ from lesion to lesion."""
+    wrong = tuple(dict.fromkeys(r for q in qualities for r in q.reasons if r.code in OF_THE_PAIR))
+    if not wrong:
+        return list(qualities)
+    return [replace(q, accepted=False, reasons=tuple(dict.fromkeys((*q.reasons, *wrong)))) for q in qualities]
 
 
 def worst_of(qualities: list[RegistrationQuality]) -> RegistrationQuality:

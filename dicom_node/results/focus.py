@@ -31,6 +31,10 @@ def focus_of(lesion: LesionAssessment) -> Focus | None:
         return Focus(suspicious.centroid_lps_mm, f"{name}\n{suspicious.volume_ml:.1f} ml", "the finding", around)
     if margin is None or not np.isfinite((*margin.minimal_margin_point_lps_mm, margin.minimal_margin_mm)).all():
         return None
+    if lesion.outcome == "narrow_margin" and margin.scarcest is not None:
+        place = margin.scarcest
+        meaning = "the point where most of the required margin is missing"
+        return Focus(place.point_lps_mm, millimeters(place.margin_mm), meaning)
     return Focus(
         margin.minimal_margin_point_lps_mm, millimeters(margin.minimal_margin_mm), "the point of the least margin"
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from dicom_node.notice import RADIOLOGIST_DECIDES
 from dicom_node.study import StudyCase
-from pipeline.assessment import Assessment, Finding, LesionAssessment, Margin, Reason, SurfaceError
+from pipeline.assessment import Assessment, Finding, LesionAssessment, Margin, Reason, ScarcePlace, SurfaceError
 
 SCHEMA = "marginwatch/assessment/1"
 
@@ -109,10 +109,21 @@ def _lesion(lesion: LesionAssessment) -> dict[str, Any]:
 
 def _margin(margin: Margin | None) -> dict[str, Any]:
     values = {field.name: getattr(margin, field.name, None) for field in fields(Margin)}
-    place = values.pop("location")
+    place, scarce = values.pop("location"), values.pop("scarcest")
     values["minimal_margin_location"] = None if place is None else place.text
     values["minimal_margin_depth_in_organ_mm"] = None if place is None else place.distance_to_capsule_mm
+    values["organ_limited_place"] = None if scarce is None else _scarce(scarce)
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _scarce(place: ScarcePlace) -> dict[str, Any]:
+    return {
+        "point_lps_mm": list(place.point_lps_mm),
+        "margin_mm": place.margin_mm,
+        "required_mm": place.required_mm,
+        "location": place.location.text,
+        "depth_in_organ_mm": place.location.distance_to_capsule_mm,
+    }
 
 
 def _error(error: SurfaceError | None) -> dict[str, float] | None:

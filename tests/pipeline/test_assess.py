@@ -268,6 +268,48 @@ def test_a_tumor_region_of_one_voxel_is_taken_for_a_slip_of_the_pen(incomplete_p
     assert [r.code for r in found.lesions[0].reasons] == ["tumor_region_too_small"]
 
 
+@pytest.mark.parametrize("own_grid", [False, True])
+def test_a_tumor_that_the_baseline_cuts_off_is_not_assessable(
+    own_grid: bool, progression_phantom: Phantom, clean: Watched, assessed_again: Callable[..., LesionAssessment]
+) -> None:
+    """Nobody saw the rest of it, whether its mask ends with the scan or has a grid of its own with air around."""
+    plan, lesion = progression_phantom.plan, progression_phantom.plan.lesions[0]
+    slices = np.flatnonzero(lesion.tumor.voxels.any((1, 2)))
+    for top, code in ((slices[len(slices) // 2], "tumor_cut_by_baseline"), (slices[-1] + 2, "margin_reached")):
+        part = (slice(0, top + 1), slice(None), slice(None))
+        tumor = lesion.tumor.crop(part)
+        if own_grid:
+            tumor = Mask(np.pad(tumor.voxels, ((0, 8), (0, 0), (0, 0))), lesion.tumor.geometry.crop(
+                (0, 0, 0), (top + 9, *tumor.voxels.shape[1:])))  # fmt: skip
+        cut = replace(plan, baseline=plan.baseline.crop(part), lesions=(replace(lesion, tumor=tumor),))
+        found = assessed_again(Case(cut, progression_phantom.followups[0].followup), clean.found.registration)
+        assert found.reasons[0].code == code
+        assert found.outcome == ("complete" if code == "margin_reached" else "not_assessable")
+
+
+@pytest.mark.slow
+def test_each_of_two_lesions_has_its_own_answer(incomplete_phantom: Phantom) -> None:
+    """The second one was never treated: nothing there looks like a zone."""
+    plan, lesion = incomplete_phantom.plan, incomplete_phantom.plan.lesions[0]
+    grid = lesion.tumor.geometry
+    assert plan.organ_mask is not None
+    inner = signed_distance_mm(plan.organ_mask) > 25.0
+    places = grid.lps_of(np.argwhere(inner))
+    away = np.linalg.norm(places - lesion.tumor.centroid_lps_mm, axis=1)
+    other = places[np.argmin(np.abs(away - 50.0))]
+    ball = Mask(np.linalg.norm(grid.grid_lps() - other, axis=-1) < 8.0, grid)
+    second = replace(lesion, lesion_id="L2", tumor=ball, simulated_zone=None)
+    both = replace(plan, lesions=(second, lesion))
+    found = assess(Case(both, incomplete_phantom.followups[0].followup))
+    assert [x.lesion_id for x in found.lesions] == ["L2", lesion.lesion_id]
+    assert [x.outcome for x in found.lesions] == ["not_assessable", "incomplete_coverage"]
+    assert found.outcome == "incomplete_coverage"
+    assert found.reasons[0].code == "tumor_not_covered"
+    margin, truth = found.lesions[1].margin, incomplete_phantom.followups[0].truth
+    assert margin is not None
+    assert abs(margin.minimal_margin_mm - truth.minimal_margin_mm) < 1.5
+
+
 @pytest.mark.slow
 def test_the_baseline_given_as_followup_shows_no_ablation_zone(incomplete_phantom: Phantom) -> None:
     plan = incomplete_phantom.plan

@@ -61,12 +61,20 @@ def test_noise_alone_is_not_assessable(incomplete_phantom: Phantom) -> None:
     assert not found.registration.quality.accepted
 
 
-@pytest.mark.slow
-def test_a_zone_without_values_is_not_assessable(incomplete_phantom: Phantom) -> None:
-    """NaN stands where a scan has no value."""
-    inside = incomplete_phantom.followups[0].truth.zone.voxels
-    found = with_voxels(incomplete_phantom, lambda v: np.where(inside, np.nan, v).astype(np.float32))
+@pytest.mark.parametrize("of_baseline", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_gap_is_not_assessable(incomplete_phantom: Phantom, of_baseline: bool, value: float) -> None:
+    """One voxel without a value: on its way it would come to count as dark, and dark is what an ablation zone is."""
+
+    def with_gap(voxels: Array) -> Array:
+        out = voxels.astype(np.float32)
+        out[tuple(n // 2 for n in out.shape)] = value
+        return out
+
+    found = with_voxels(incomplete_phantom, with_gap, of_baseline=of_baseline)
     assert found.outcome == "not_assessable"
+    assert [r.code for r in found.reasons] == ["image_has_gaps"]
+    assert ("baseline" in found.reasons[0].text) == of_baseline
 
 
 @pytest.mark.slow

@@ -76,6 +76,22 @@ def test_the_mean_is_smooth_at_the_edge_of_either_way() -> None:
         assert np.abs(np.diff(moved)).max() < 0.15
 
 
+def test_beyond_what_is_covered_the_map_fades_to_the_start_without_a_tear() -> None:
+    boxes = Box(np.zeros(3), np.full(3, 100.0)), Box(np.zeros(3), np.full(3, 120.0))
+    grids = [spline_grid(box, 10.0, frame) for box, frame in zip(boxes, ("followup", "baseline"), strict=True)]
+    fields = [np.zeros((3, *grid.shape)) for grid in grids]
+    fields[0][0], fields[1][0] = 8.0, -8.0
+    there, back = (SplineField(f, g) for f, g in zip(fields, grids, strict=True))
+    ways = BothWays(Transform("baseline", "followup", TURN, there),
+                    Transform("followup", "baseline", np.linalg.inv(TURN), back))  # fmt: skip
+    line = np.stack([np.arange(50.0, 260.0, 0.5), *[np.full(420, 50.0)] * 2], -1)
+    away = np.linalg.norm(ways.joined(line) - ways.there.rigid_inverse().inverse_points(line), axis=1)
+    assert away[0] > 3.9
+    assert away[-1] < 1e-9
+    assert np.abs(np.diff(away)).max() < 0.3  # within half a millimetre
+    assert ways.joined.jacobian_determinants(line).min() > 0.3
+
+
 def test_a_zone_that_leaves_the_other_scan_is_swapped_as_far_as_it_shows() -> None:
     followup, baseline = scans()
     zones = [

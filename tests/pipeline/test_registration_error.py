@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.assessment import Reason, RegistrationQuality
 from pipeline.both_ways import BothWays
 from pipeline.geometry import FloatArray, upright_grid
 from pipeline.registration_error import APART_SCALE, DOUBT, FLOOR_MM, RegistrationErrors, _bending, registration_errors
 from pipeline.sampling import Box, extent_of, spline_grid
 from pipeline.transform import SplineField, Transform
-from pipeline.trust import MOST_EXPECTED_ERROR_MM, judge_registration
+from pipeline.trust import MOST_EXPECTED_ERROR_MM, judge_registration, refused_together
 from pipeline.volume import Mask, Volume
 from pipeline.where import Where
 
@@ -82,7 +83,9 @@ def test_without_any_texture_the_registration_is_refused() -> None:
     found = errors(0.0, noise_hu=0.0)
     assert expected_mm(found) > MOST_EXPECTED_ERROR_MM
     same = Transform("baseline", "followup", np.eye(4))
-    quality = judge_registration(same, points_lps_mm=RIM, expected_error_mm=found.expected_mm(RIM), agreement=0.9)
+    quality = judge_registration(
+        same, points_lps_mm=RIM, around=AROUND, expected_error_mm=found.expected_mm(RIM), agreement=0.9
+    )
     assert not quality.accepted
     assert [r.code for r in quality.reasons] == ["registration_uncertain"]
 
@@ -92,7 +95,9 @@ def test_a_number_that_is_none_refuses(bad: str) -> None:
     same = Transform("baseline", "followup", np.eye(4))
     expected = np.full(len(RIM), np.nan if bad == "expected" else 0.5)
     agreement = np.nan if bad == "agreement" else 0.9
-    quality = judge_registration(same, points_lps_mm=RIM, expected_error_mm=expected, agreement=agreement)
+    quality = judge_registration(
+        same, points_lps_mm=RIM, around=AROUND, expected_error_mm=expected, agreement=agreement
+    )
     assert not quality.accepted
     assert len(quality.reasons) == 1
 
@@ -154,3 +159,34 @@ def test_scans_that_agree_less_leave_more_doubt() -> None:
     assert doubted[1] / doubted[0] == pytest.approx(0.98**-DOUBT)
     assert doubted == sorted(doubted)
     assert np.isfinite([expected_mm(found.doubted(none)) for none in (0.0, -0.3, float("nan"))]).all()
+
+
+def test_what_speaks_against_the_pair_refuses_all_lesions_and_doubt_about_a_place_one() -> None:
+    fine = RegistrationQuality(True, 0.5, 0.9)
+    unsure = RegistrationQuality(False, 3.0, 0.9, (Reason("registration_uncertain", "So."),))
+    for code in ("registration_images_disagree", "registration_distorts"):
+        wrong = RegistrationQuality(False, 1.0, 0.4, (Reason(code, "So."),))
+        found = refused_together([fine, wrong, unsure])
+        assert not any(q.accepted for q in found)
+        assert [q.reasons[-1].code for q in found] == [code] * 3
+        assert [q.expected_error_mm for q in found] == [0.5, 1.0, 3.0]
+    assert refused_together([fine, unsure]) == [fine, unsure]
+
+
+def test_a_fold_beside_the_tumor_refuses() -> None:
+    grid = spline_grid(AROUND.grown(30.0), 10.0, "followup")
+    bent = np.zeros((3, *grid.shape))
+    at = tuple(n // 2 for n in grid.shape)
+    middle = grid.lps_of(at)
+    for size, accepted in ((2.0, True), (40.0, False)):
+        bent[(0, *at)] = size
+        folded = Transform("baseline", "followup", np.eye(4), SplineField(bent.copy(), grid))
+        quality = judge_registration(
+            folded,
+            points_lps_mm=middle + np.eye(3) * 35.0,  # where the bend has faded
+            around=Box(middle - 20.0, middle + 20.0),
+            expected_error_mm=np.full(3, 0.5),
+            agreement=0.95,
+        )
+        assert quality.accepted == accepted
+        assert [r.code for r in quality.reasons] == ([] if accepted else ["registration_distorts"])
