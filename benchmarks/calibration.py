@@ -178,6 +178,11 @@ def goals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         goal("intervals that hold the truth, not too wide", held, "<= 0.99"),
         goal(f"median width at slices up to {THIN_MM} mm, mm", float(np.median(thin)) if thin else None, "<= 4"),
         goal("wrong pairs refused by the registration", _share(strangers, lambda r: r["refused"]), ">= 0.99"),
+        *(
+            goal(f"refused by the registration, {name}", _share(of_kind, lambda r: r["refused"]), ">= 0.99")
+            for name in (STRANGER, MISSED, REGION)
+            if (of_kind := [r for r in strangers if r["family"] == name])
+        ),
         goal("wrong pairs that got an answer", _share(strangers, _answered), "<= 0.01"),
         goal("good pairs refused by the registration", _share(mine, lambda r: r["refused"]), "<= 0.02"),
         goal("good pairs that got an answer", _share(mine, _answered), ">= 0.9"),

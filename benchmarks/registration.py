@@ -1,9 +1,11 @@
 """Registration on made patients with exact motion: ours beside itk-elastix and SimpleITK's B-spline.
 
 Every engine gets the same images (cut to the gray values of soft tissue, MR freed of its shading), the same masks
-(liver and 10 mm around it; tumor and zone cut out with a rim) and the same rigid start, which is ours and whose time
-counts for ours alone. Target error: 300 points of the liver within 20 mm of the zone. Inverse consistency: how far from
-where it began a point ends that is mapped to the baseline, and back by a second registration with the scans swapped.
+(liver and 10 mm around it within 60 mm of the zone; tumor and zone cut out with a rim) and the same rigid start, which
+is ours and whose time, with that of the shading, counts for ours alone. Target error: 300 points of the liver within
+20 mm of the zone. Inverse consistency: how far from where it began a point ends that is mapped to the baseline, and
+back by a second registration with the scans swapped and a rigid start of its own. `mr_like` pairs a CT baseline with an
+MR-like follow-up, which `marginwatch assess` refuses as yet.
 --quick: one case, ours only.
 """
 
@@ -32,7 +34,7 @@ SEEDS = (1, 2, 3)
 FULL_SIZE = "same_phase, 512x512x120"
 OURS = "ours"
 QUICK = (VARIED, 2016, False)  # thick slices and a small field of view
-JACOBIAN_STEP_MM = 6.0
+JACOBIAN_STEP_MM, BEYOND_MM = 4.0, 30.0
 
 
 def ours(work: Pair) -> Transform:
@@ -64,12 +66,14 @@ def row(engine: str, work: Pair, seed: int) -> dict[str, Any]:
         "wall_s": seconds,
     }
     if isinstance(found, Transform):
-        lattice = work.where.box.grid(JACOBIAN_STEP_MM, work.start.from_frame_uid).grid_lps()
+        lattice = work.where.box.grown(BEYOND_MM).grid(JACOBIAN_STEP_MM, work.start.from_frame_uid).grid_lps()
         out["least_jacobian"] = float(found.jacobian_determinants(lattice).min())
         out["contraction_mm"] = contraction_mm(found, work.zone)
         out["true_contraction_mm"] = work.contraction_mm
         there_and_back = ours(swapped(work))(found(work.points)) - work.points
-        out["inverse_consistency_mm"] = float(np.linalg.norm(there_and_back, axis=1).mean())
+        apart = np.linalg.norm(there_and_back, axis=1)
+        out["inverse_consistency_mm"] = float(apart.mean())
+        out["inverse_consistency_p95_mm"] = float(np.percentile(apart, 95))
     return out
 
 
@@ -100,7 +104,7 @@ def goals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         goal("median of the mean target errors, mm", _median(mine, "tre_mean_mm"), "<= 0.8"),
         goal("median of the 95th percentiles, mm", _median(mine, "tre_p95_mm"), "<= 1.8"),
         goal("worst mean target error, mm", _extreme(mine, "tre_mean_mm", max), "<= 3"),
-        goal("least Jacobian of all, over the whole region", _extreme(mine, "least_jacobian", min), ">= 0.01"),
+        goal("least Jacobian of all, over the region and beyond", _extreme(mine, "least_jacobian", min), ">= 0.01"),
         goal("worst mean inverse consistency, mm", _extreme(mine, "inverse_consistency_mm", max), "<= 0.3"),
     ]
     full = [r for r in mine if r["family"] == FULL_SIZE]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.assess import NEAR_MM, ORGAN_RIM_MM, REGION_MM, TUMOR_CUT_MM, ZONE_CUT_MM
 from pipeline.bias_field import evened
 from pipeline.contraction import drawn_in_mm
 from pipeline.geometry import FloatArray
@@ -24,7 +25,10 @@ Map = Callable[[FloatArray], FloatArray]
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two scans, where the cost looks, the rigid start, points whose partners are known, and the true contraction."""
+    """Two scans, where the cost looks, the rigid start, points whose partners are known, and the true contraction.
+
+    start_s: what evening out the scans and the start took.
+    """
 
     name: str
     followup: Volume
@@ -41,25 +45,25 @@ class Pair:
 def pair(phantom: Phantom, *, name: str) -> Pair:
     """The pair of a phantom's first follow-up, with the true lesion cut out."""
     made, plan = phantom.followups[0], phantom.plan
-    followup, baseline = evened(made.volume), evened(plan.baseline)
     truth, lesion = made.truth, plan.lesions[0]
-    started = time.perf_counter()
     region = box_of(lesion.tumor.points_lps_mm())
+    started = time.perf_counter()
+    followup, baseline = evened(made.volume), evened(plan.baseline)
     start = rigid_start(followup, baseline, region=region)
     start_s = time.perf_counter() - started
     frame = made.volume.geometry.frame_uid
     inner = box_of(truth.zone.points_lps_mm())
-    box = inner.grown(60.0).meet(extent_of(made.volume.geometry))
+    box = inner.grown(REGION_MM).meet(extent_of(made.volume.geometry))
     grid = box.grown(15.0).grid(2.0, frame)
     base = box_of(start(box.corners())).grown(20.0).grid(2.0, plan.baseline.geometry.frame_uid)
     where = Where(
         box=box,
-        near=(inner.grown(30.0).meet(extent_of(made.volume.geometry)),),
+        near=(inner.grown(NEAR_MM).meet(extent_of(made.volume.geometry)),),
         organ_moving=None
         if plan.organ_mask is None
-        else grown([plan.organ_mask], base, identity(base.frame_uid), by_mm=10.0),
-        cut_moving=grown([lesion.tumor], base, identity(base.frame_uid), by_mm=2.0),
-        cut_fixed=grown([truth.zone | truth.tumor], grid, identity(frame), by_mm=3.0),
+        else grown([plan.organ_mask], base, identity(base.frame_uid), by_mm=ORGAN_RIM_MM),
+        cut_moving=grown([lesion.tumor], base, identity(base.frame_uid), by_mm=TUMOR_CUT_MM),
+        cut_fixed=grown([truth.zone | truth.tumor], grid, identity(frame), by_mm=ZONE_CUT_MM),
         zones=(truth.zone,),
     )
     points, partners = near_points(phantom)
@@ -75,8 +79,8 @@ def true_contraction_mm(zone: Mask, baseline_from_followup: Map) -> float:
 
 
 def swapped(work: Pair) -> Pair:
-    """The same pair the other way round: the baseline is registered to the follow-up."""
-    back = work.start.rigid_inverse()
+    """The same pair the other way round, from a rigid start of its own: the baseline is registered to the follow-up."""
+    back = rigid_start(work.baseline, work.followup, region=box_of(work.zone.points_lps_mm()))
     return replace(
         work,
         followup=work.baseline,

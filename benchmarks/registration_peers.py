@@ -12,7 +12,7 @@ from registration_pairs import Map, Pair
 
 from pipeline.geometry import FloatArray
 from pipeline.itk import image_from
-from pipeline.sampling import window_of
+from pipeline.sampling import Box, window_of
 from pipeline.transform import Transform
 from pipeline.volume import Volume
 from pipeline.where import Where
@@ -24,6 +24,7 @@ def _itk_inputs(work: Pair) -> tuple[sitk.Image, sitk.Image, sitk.Image, sitk.Im
     fixed, moving = (_windowed(v) for v in (work.followup, work.baseline))
     fixed_mask = _mask_like(fixed, work.where, work.start, followup=True)
     moving_mask = _mask_like(moving, work.where, work.start, followup=False)
+    _keep_box(fixed_mask, work.where.box)
     for image in (moving, moving_mask):
         turn = back[:3, :3] @ np.array(image.GetDirection()).reshape(3, 3)
         image.SetOrigin((back[:3, :3] @ np.array(image.GetOrigin()) + back[:3, 3]).tolist())
@@ -51,6 +52,19 @@ def _mask_like(image: sitk.Image, where: Where, start: Transform, *, followup: b
     if followup:
         out = out * (1 - sitk.Resample(zone, image, of_followup, sitk.sitkNearestNeighbor))
     return sitk.Cast(out, sitk.sitkUInt8)
+
+
+def _keep_box(mask: sitk.Image, box: Box) -> None:
+    """Clears what lies outside the box in which our own cost looks."""
+    size = mask.GetSize()
+    corners = np.array([mask.TransformPhysicalPointToContinuousIndex(c.tolist()) for c in box.corners()])
+    low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int)
+    for axis in range(3):
+        outside = [slice(None)] * 3
+        for part in (slice(0, max(int(low[axis]), 0)), slice(min(int(high[axis]) + 1, size[axis]), size[axis])):
+            outside[axis] = part
+            if part.start < part.stop:
+                mask[tuple(outside)] = 0
 
 
 def _mapped(work: Pair, points_in_start_frame: FloatArray) -> FloatArray:
