@@ -1,9 +1,10 @@
 """Whether the node knows what it does not know: expected errors, intervals, probabilities and refusals, held against
 the truth of made patients other than those that the method's numbers were set on.
 
-Good pairs are of a family that differs in everything at once. Each lends its plan to two wrong pairs: the follow-up of
-somebody else, under this patient's name, and its own follow-up cut so that the lesion is missed; pairs of another
-region are made besides. Expected errors are held against true ones on these and on patients from easy to hopeless.
+Good pairs are of a family that differs in everything at once, the plan included. Each lends its plan to two wrong pairs:
+the follow-up of somebody else, under this patient's name, and its own follow-up cut so that the lesion is missed; pairs
+of another region are made besides. Expected errors are held against true ones on these and on patients from easy to
+hopeless.
 --quick: one patient and no stranger.
 
 Also writes docs/images/calibration.png (not with --quick).
@@ -32,7 +33,7 @@ from pipeline.phantom_shape import signed_margins_mm, surface_points
 from pipeline.surface import surface_of_mask
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "images" / "calibration.png"
-#: Other seeds than those that anything was set on (300 to 349).
+#: Other seeds than those that anything was set on (`VARIED` 300 to 349, `GRADED` 400 to 415).
 GOOD = [(VARIED, 2000 + n) for n in range(72)]
 QUICK = GOOD[16]  # thick slices
 FROM_EASY_TO_HARD = [(GRADED, 4000 + n) for n in range(48)]
@@ -134,6 +135,14 @@ def stranger(phantom: Phantom) -> Phantom:
     return make_phantom(replace(spec, followups=(other,)))
 
 
+def as_planned(phantom: Phantom) -> Phantom:
+    """The phantom of `VARIED`; every sixth plan comes without a simulated zone, every sixth without an organ mask."""
+    plan, kind = phantom.plan, phantom.spec.seed % 6
+    if kind == 1:
+        plan = replace(plan, lesions=tuple(replace(lesion, simulated_zone=None) for lesion in plan.lesions))
+    return replace(phantom, plan=replace(plan, organ_mask=None) if kind == 3 else plan)
+
+
 @dataclass(frozen=True)
 class Job:
     """A patient, and which pairs are wanted: the good one by its family's name, wrong ones by theirs."""
@@ -150,6 +159,8 @@ def worker(job: Job) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     phantom = make_phantom(family(job.name, job.seed))
+    if job.name == VARIED:
+        phantom = as_planned(phantom)
     if job.name in job.pairs and job.name != REGION:
         rows.append(good(phantom, job.name, job.seed))
     if REGION in job.pairs:

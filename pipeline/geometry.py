@@ -78,7 +78,7 @@ class Geometry:
         return np.asarray(np.asarray(points_lps_mm, float) @ inverse[:3, :3].T + inverse[:3, 3])
 
     def contains(self, points_lps_mm: ArrayLike) -> NDArray[np.bool_]:
-        """(...,) whether each point lies within the outer voxel centers."""
+        """(...,) whether each point lies within the outer voxels, out to their faces."""
         index = self.index_of(points_lps_mm)
         return np.asarray(((index >= -0.5) & (index <= np.array(self.shape) - 0.5)).all(-1))
 

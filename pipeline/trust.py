@@ -17,8 +17,8 @@ from pipeline.volume import Mask, Volume
 
 #: Beyond these a registration is refused. Same patient (real and made, other phase, other scanner): agreement 0.97 to
 #: 0.99, least Jacobian 0.90 to 1.0; two real patients: agreement 0.2 to 0.3; two made bodies of one shape: agreement
-#: 0.68 to 0.93, but Jacobian 2.0 and above or an expected error above 2.2 mm, where good pairs have 0.5 to 1.9 mm. See
-#: docs/decisions/0040-registration-gate.md.
+#: 0.68 to 0.93, but mostly Jacobian 2.0 and above or an expected error above 2.2 mm, where good pairs have 0.5 to
+#: 1.9 mm. See docs/decisions/0040-registration-gate.md.
 LEAST_AGREEMENT = 0.6
 JACOBIAN_RANGE = (0.5, 1.8)
 MOST_EXPECTED_ERROR_MM = 2.2
