@@ -1,8 +1,8 @@
 """Whether the node knows what it does not know: expected errors, intervals, probabilities and refusals, held against
 the truth of made patients other than those that the method's numbers were set on.
 
-Good pairs are of a family that differs in everything at once, the plan included. Each lends its plan to two wrong pairs:
-the follow-up of somebody else, under this patient's name, and its own follow-up cut so that the lesion is missed; pairs
+Good pairs are of a family that differs in everything at once, the plan included. Each lends its plan to two wrong
+pairs: the follow-up of somebody else, under this patient's name, and its own follow-up cut beside the lesion; pairs
 of another region are made besides. Expected errors are held against true ones on these and on patients from easy to
 hopeless.
 --quick: one patient and no stranger.
