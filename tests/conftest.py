@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
+from dicom_node.phantom_series import PhantomFolder, write_phantom
 from pipeline.assess import assess
 from pipeline.assessment import Assessment, LesionAssessment, Registration
 from pipeline.carried import carry
@@ -40,16 +44,41 @@ def shared() -> Path:
     return folder
 
 
+Once = Callable[[str, Callable[[], Any]], Any]
+"""Gives what a function makes, under a name; see `once`."""
+
+
 @pytest.fixture(scope="session")
-def incomplete_phantom() -> Phantom:
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
+    """What takes long is made by the first worker that asks for it; the others wait and read it."""
+    folder = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+
+    def made(name: str, make: Callable[[], Any]) -> Any:
+        kept = folder / f"{name}.pickle"
+        with FileLock(folder / f"{name}.lock"):
+            if not kept.exists():
+                kept.write_bytes(pickle.dumps(make()))
+            return pickle.loads(kept.read_bytes())
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def incomplete_phantom(once: Once) -> Phantom:
     """A small liver patient whose tumor was not covered."""
-    return make_phantom(story("incomplete"))
+    return once("incomplete phantom", lambda: make_phantom(story("incomplete")))
 
 
 @pytest.fixture(scope="session")
-def incomplete_assessment(incomplete_phantom: Phantom) -> Assessment:
+def incomplete_assessment(once: Once, incomplete_phantom: Phantom) -> Assessment:
     """What the whole method says of that patient."""
-    return assess(incomplete_phantom.case())
+    return once("incomplete assessment", lambda: assess(incomplete_phantom.case()))
+
+
+@pytest.fixture(scope="session")
+def written_phantom(once: Once, tmp_path_factory: pytest.TempPathFactory) -> PhantomFolder:
+    """The same patient as DICOM files; only to be read."""
+    return once("written phantom", lambda: write_phantom(tmp_path_factory.mktemp("phantom")))
 
 
 def shift_errors(case: Case, expected_mm: float) -> RegistrationErrors:
@@ -87,6 +116,6 @@ def assessed_with(
 
 
 @pytest.fixture(scope="session")
-def progression_phantom() -> Phantom:
+def progression_phantom(once: Once) -> Phantom:
     """A small liver patient with a clean follow-up and a later one with a nodule at the edge."""
-    return make_phantom(story("progression"))
+    return once("progression phantom", lambda: make_phantom(story("progression")))

@@ -13,7 +13,6 @@ from pydicom import Dataset
 from pydicom.uid import RTStructureSetStorage
 
 from dicom_node.assessing import assess_files
-from dicom_node.phantom_series import write_phantom
 from dicom_node.plans import register_plan
 from dicom_node.refusal import Refused
 
@@ -60,8 +59,8 @@ def test_the_same_plan_again_leaves_its_copy_alone(bench):
 
 
 @pytest.fixture(scope="module")
-def phantom(tmp_path_factory):
-    return write_phantom(tmp_path_factory.mktemp("phantom"))
+def phantom(written_phantom):
+    return written_phantom
 
 
 def spoiled(phantom, folder: Path, **changes: Any) -> Path:

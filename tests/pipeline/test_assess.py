@@ -57,6 +57,10 @@ class Watched:
     told: list[str]
 
 
+Told = tuple[Assessment, list[str]]
+"""As plain values, which the workers can hand on."""
+
+
 def watched(case: Case) -> Watched:
     told: list[str] = []
     ticks = iter(range(1000))
@@ -64,9 +68,14 @@ def watched(case: Case) -> Watched:
 
 
 @pytest.fixture(scope="module")
-def clean(progression_phantom: Phantom) -> Watched:
+def clean(once: Callable[..., Told], progression_phantom: Phantom) -> Watched:
     """The follow-up of five weeks, with which the stories "complete", "progression" and "shrinking" begin."""
-    return watched(progression_phantom.case(0))
+
+    def made() -> Told:
+        first = watched(progression_phantom.case(0))
+        return first.found, first.told
+
+    return Watched(*once("clean assessment", made))
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dicom_node.phantom_series import PhantomFolder, write_phantom
+from dicom_node.phantom_series import PhantomFolder
 
 #: Ours, not pynetdicom's commands of the same names, which a virtual environment puts in front of them.
 DCMTK = Path("/usr/bin")
@@ -190,9 +190,9 @@ class Orthanc:
 
 
 @pytest.fixture(scope="session")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> PhantomFolder:
+def phantom(written_phantom: PhantomFolder) -> PhantomFolder:
     """A made patient whose ablation zone left tumor uncovered."""
-    return write_phantom(tmp_path_factory.mktemp("phantom"))
+    return written_phantom
 
 
 @pytest.fixture(scope="module")
