@@ -183,7 +183,7 @@ def _coarse(scan: _Scan, roll_deg: float) -> tuple[NDArray[np.float64], NDArray[
     frame = volume.geometry.frame_uid
     grid = Box(box.low + COARSE_MM / 2, box.high + COARSE_MM / 2).grid(COARSE_MM, frame)
     quantity = volume.quantity
-    out = resample(Volume(values, geometry, quantity), grid, Transform(frame, frame, _roll(roll_deg, volume)), order=1)
+    out = resample(Volume(values, geometry, quantity), grid, Transform(frame, frame, _roll(roll_deg, volume)))
     known = np.isfinite(out)
     scaled = np.where(known, (out - window.low) / (window.high - window.low), 0.0)
     return scaled.astype(np.float64), known.astype(np.float64), grid

@@ -148,7 +148,7 @@ def identity(frame_uid: str) -> Transform:
 
 
 def resample(
-    source: Volume, onto: Geometry, source_from_onto: Transform, *, order: int = 1, outside: float = np.nan
+    source: Volume, onto: Geometry, source_from_onto: Transform, *, outside: float = np.nan
 ) -> NDArray[np.float32]:
     """float32 ``[k, j, i]`` values of `source` on the grid `onto`; `outside` where the source has no data.
 
@@ -157,18 +157,14 @@ def resample(
     _check_frames(source.geometry, onto, source_from_onto)
     out = np.empty(onto.shape, np.float32)
     for slab, part in _slabs(onto):
-        out[slab] = sample(source, source_from_onto(part.grid_lps()), order=order, outside=outside)
+        out[slab] = sample(source, source_from_onto(part.grid_lps()), outside=outside)
     return out
 
 
-def sample(
-    source: Volume, points_lps_mm: FloatArray, *, order: int = 1, outside: float = np.nan
-) -> NDArray[np.float32]:
+def sample(source: Volume, points_lps_mm: FloatArray, *, outside: float = np.nan) -> NDArray[np.float32]:
     """float32 values at (..., 3) points of the source's frame; `outside` where it has no data."""
     index = np.moveaxis(source.geometry.index_of(points_lps_mm), -1, 0)
-    out = ndimage.map_coordinates(
-        source.voxels, index, output=np.float32, order=order, mode="constant", cval=outside, prefilter=order > 1
-    )
+    out = ndimage.map_coordinates(source.voxels, index, output=np.float32, order=1, mode="constant", cval=outside)
     return np.asarray(out)
 
 
