@@ -20,7 +20,7 @@ from typing import Any
 
 _MOST_ROWS = 100
 PACKAGES = ("marginwatch", "torch", "SimpleITK", "itk-elastix", "monai", "numpy", "scipy", "pydicom", "highdicom")
-_COMPARE = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
+_COMPARE = {"<=": operator.le, ">=": operator.ge, "==": operator.eq, ">": operator.gt}
 
 
 def options(description: str | None, *, names: bool = False, rows: bool = False) -> argparse.Namespace:

@@ -17,23 +17,23 @@ from document import goal, options, report
 from pipeline.assess import assess
 from pipeline.case import Case
 from pipeline.phantom import Phantom, make_phantom
-from pipeline.phantom_changes import CHANGES
+from pipeline.phantom_changes import Change, changes_of
 from pipeline.phantom_stories import story
 from pipeline.surface import level_of_mask
 
 QUICK = ("same", "all at once")
 
 
-def row(name: str, phantom: Phantom) -> dict[str, Any]:
+def row(name: str, change: Change, phantom: Phantom) -> dict[str, Any]:
     """What was said of one change."""
     made = phantom.followups[0]
-    volume, across = CHANGES[name](made.followup.volume)
+    volume, new_from_old = change(made.followup.volume)
     found = assess(Case(phantom.plan, replace(made.followup, volume=volume)))
     margin, transform = found.lesions[0].margin, found.registration.baseline_from_followup
     out: dict[str, Any] = {"change": name, "outcome": found.outcome, "margin_mm": None, "surface_error_mm": None}
     if margin is not None and transform is not None:
         surface = level_of_mask(phantom.plan.lesions[0].tumor).surface().vertices_lps_mm[::5]
-        there = made.truth.baseline_from_followup.inverse(surface) @ across[:3, :3].T + across[:3, 3]
+        there = made.truth.baseline_from_followup.inverse(surface) @ new_from_old[:3, :3].T + new_from_old[:3, 3]
         out["margin_mm"] = margin.minimal_margin_mm
         out["surface_error_mm"] = float(np.linalg.norm(transform.inverse_points(surface) - there, axis=1).mean())
     return out
@@ -45,8 +45,9 @@ def main() -> None:
     chosen = options(__doc__)
     phantom = make_phantom(story("incomplete"))
     rows = []
-    for name in QUICK if chosen.quick else CHANGES:
-        rows.append(row(name, phantom))
+    changes = changes_of(phantom)
+    for name in QUICK if chosen.quick else changes:
+        rows.append(row(name, changes[name], phantom))
         print(rows[-1], file=sys.stderr, flush=True)
     answered = [r for r in rows if r["margin_mm"] is not None]
     margins = [r["margin_mm"] for r in answered]

@@ -53,7 +53,8 @@ def assess_files(
 
 
 def settings_in_use() -> dict[str, Any]:
-    """Every setting that a result depends on: the method's own. `settings_sha256` in the result is the hash of these.
+    """Every setting of the method that has a name; `settings_sha256` in the result is the hash of these. What is
+    written into the code without one is told by the software's version.
 
     Nothing in a node's configuration is among them: it says where things lie, who may connect and how long to wait. So
     node, batch and command line give the same hash for the same method.

@@ -35,6 +35,7 @@ MINIMUM = Code("255605001", "SCT", "Minimum")  # CID 7464
 MINIMAL_MARGIN = Code("MAM", PRIVATE_SCHEME, "Minimal ablative margin")
 MINIMAL_MARGIN_LOW = Code("MAMLOW", PRIVATE_SCHEME, "Minimal ablative margin, lower 95% limit")
 MINIMAL_MARGIN_HIGH = Code("MAMHIGH", PRIVATE_SCHEME, "Minimal ablative margin, upper 95% limit")
+ORGAN_LIMITED_MARGIN = Code("MAMORG", PRIVATE_SCHEME, "Minimal ablative margin, edge of organ credited")
 PROBABILITY_BELOW_0MM = Code("PMAMLT0", PRIVATE_SCHEME, "Probability of minimal ablative margin below 0 mm")
 PROBABILITY_BELOW_REQUIRED = Code("PMAMLTREQ", PRIVATE_SCHEME, "Probability of ablative margin below required")
 REQUIRED_MARGIN = Code("REQMARGIN", PRIVATE_SCHEME, "Required ablative margin")

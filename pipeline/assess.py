@@ -13,7 +13,16 @@ from pipeline.both_ways import BothWays, both_ways_from, deform_both_ways
 from pipeline.carried import CarriedTumor, carry
 from pipeline.case import Case, Lesion, Plan
 from pipeline.judge import most_urgent, needs_review
-from pipeline.lesion import LesionView, assess_lesion, is_in_view, not_assessable, segment, view_lesion
+from pipeline.lesion import (
+    ASTRAY_MM,
+    LesionView,
+    assess_lesion,
+    is_in_view,
+    is_zone_astray,
+    not_assessable,
+    segment,
+    view_lesion,
+)
 from pipeline.organ import FoundOrgan, find_organ
 from pipeline.register import COARSE_LEVELS, FINE_LEVELS
 from pipeline.registration_error import registration_errors
@@ -98,6 +107,13 @@ def _unfit(case: Case) -> Reason | None:
     if case.plan.organ == "lung":
         text = "Ablation zones in the lung are not assessed yet: they are denser than the organ and change otherwise."
         return Reason("organ_not_supported", text)
+    for lesion in case.plan.lesions:
+        if is_zone_astray(lesion):
+            text = (
+                f"The simulated zone of {lesion.lesion_id} lies more than {ASTRAY_MM:.0f} mm from its tumor: check "
+                "that the plan names the right regions."
+            )
+            return Reason("simulated_zone_astray", text)
     for name, volume in (("follow-up", followup), ("plan's baseline", baseline)):
         if volume.is_blank:
             return Reason("image_blank", f"The {name} has the same value everywhere, or none: its pixels were lost.")
@@ -143,15 +159,14 @@ def _refused(case: Case, reason: Reason, watch: _Watch) -> Assessment:
 
 
 def _organ(case: Case) -> FoundOrgan:
-    if case.plan.organ_mask is not None and not case.plan.organ_mask.is_empty:
+    if case.plan.organ_mask is not None:
         return FoundOrgan(case.plan.organ_mask, "given by the plan")
     return find_organ(case.plan.baseline, case.plan.lesions[0].tumor, organ=case.plan.organ)
 
 
 def _planned_box(case: Case) -> Box:
     """The box around all tumors and planned zones, in the baseline's frame."""
-    regions = [r for lesion in case.plan.lesions for r in (lesion.tumor, lesion.simulated_zone) if r is not None]
-    return box_of(np.concatenate([r.points_lps_mm() for r in regions]))
+    return box_of(np.concatenate([lesion.points_lps_mm() for lesion in case.plan.lesions]))
 
 
 def _without(plan: Plan, lesion_ids: list[str]) -> Plan:
@@ -161,10 +176,7 @@ def _without(plan: Plan, lesion_ids: list[str]) -> Plan:
 def _where(case: Case, start: Transform, organ: FoundOrgan) -> Where:
     """The cost's region before the zone is known: what was planned, with slack, counts as zone."""
     whole = extent_of(case.followup.volume.geometry)
-    boxes = []
-    for lesion in case.plan.lesions:
-        planned = lesion.simulated_zone or lesion.tumor
-        boxes.append(box_of(start.inverse_points(planned.points_lps_mm())))
+    boxes = [box_of(start.inverse_points(lesion.points_lps_mm())) for lesion in case.plan.lesions]
     region = Box(np.min([b.low for b in boxes], 0), np.max([b.high for b in boxes], 0)).grown(REGION_MM).meet(whole)
     near = tuple(b.grown(NEAR_MM).meet(whole) for b in boxes)
     baseline_box = box_of(start(region.corners())).grown(20.0)
@@ -212,8 +224,7 @@ def _views(case: Case, transform: Transform, organ: FoundOrgan) -> list[LesionVi
 def _trusted(case: Case, lesion: Lesion, ways: BothWays, where: Where) -> tuple[RegistrationQuality, CarriedTumor]:
     """The registration's quality around one lesion, and the tumor as it carries it."""
     joined = ways.joined
-    regions = [lesion.tumor] if lesion.simulated_zone is None else [lesion.tumor, lesion.simulated_zone]
-    planned = box_of(joined.inverse_points(np.concatenate([r.points_lps_mm() for r in regions])))
+    planned = box_of(joined.inverse_points(lesion.points_lps_mm()))
     followup, baseline = case.followup.volume, case.plan.baseline
     agreement = agreement_around(
         followup, baseline, joined, near=planned.grown(PRIOR_CUT_MM), zone=where.cut_fixed, tumor=where.cut_moving

@@ -39,7 +39,7 @@ class CarriedTumor:
 
 
 def carry(lesion: Lesion, baseline_from_followup: Transform, errors: RegistrationErrors) -> CarriedTumor:
-    """The tumor on the follow-up. Raises ValueError for a lesion without a tumor."""
+    """The tumor on the follow-up."""
     level = level_of_mask(lesion.tumor)
     planned = level.surface()
     here = Surface(baseline_from_followup.inverse_points(planned.vertices_lps_mm), planned.faces)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
-from pipeline.geometry import FrameMismatch
+import numpy as np
+
+from pipeline.geometry import FloatArray, FrameMismatch
 from pipeline.transform import Transform
 from pipeline.volume import Mask, Volume
 
@@ -51,6 +53,13 @@ class Lesion:
             raise ValueError(f"lesion {self.lesion_id}: the required margin cannot be negative")
         if self.tumor.is_empty:
             raise ValueError(f"lesion {self.lesion_id}: the tumor region is empty")
+        if self.simulated_zone is not None and self.simulated_zone.is_empty:
+            raise ValueError(f"lesion {self.lesion_id}: the simulated zone is empty")
+
+    def points_lps_mm(self) -> FloatArray:
+        """(n, 3) LPS of every voxel of the tumor and, where there is one, of its simulated zone."""
+        regions = [r for r in (self.tumor, self.simulated_zone) if r is not None]
+        return np.concatenate([r.points_lps_mm() for r in regions])
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +87,9 @@ class Plan:
         for region in regions:
             if region is not None and region.geometry.frame_uid != frame:
                 raise FrameMismatch("a region of the plan is not in the baseline's frame of reference")
+        for name, mask in (("organ", self.organ_mask), ("vessel", self.vessel_mask)):
+            if mask is not None and mask.is_empty:
+                raise ValueError(f"the plan's {name} mask is empty")
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,8 +84,11 @@ def _narrow(margin: Margin, required_mm: float) -> str:
     """The least margin, and the place that decided where the organ's edge makes that another one."""
     least = f"The tumor is covered, but the least margin of {margin.minimal_margin_mm:.1f} mm"
     place = margin.scarcest
-    if place is None or place.margin_mm <= margin.minimal_margin_mm:
+    if place is None:
         return f"{least} is below the {required_mm:.1f} mm required."
+    if place.margin_mm <= margin.minimal_margin_mm:
+        there = " there, at the organ's edge" if place.required_mm < required_mm else ""
+        return f"{least} is below the {place.required_mm:.1f} mm required{there}."
     return (
         f"{least} lies at the organ's edge, where no more than the organ's depth is required; {place.location.text}, "
         f"it is {place.margin_mm:.1f} mm, below the {place.required_mm:.1f} mm required there."

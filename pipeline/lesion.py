@@ -56,6 +56,10 @@ _TUMOR_CUT = Reason(
     "The tumor reaches the border of the baseline scan, so part of it may never have been seen; a plan on a scan that "
     "shows all of it is needed.",
 )
+_SIMULATED_CUT = Reason(
+    "simulated_zone_cut_by_baseline",
+    "The simulated zone reaches the border of the baseline scan, so it is not compared with the zone found.",
+)
 _UNTREATED = Reason(
     "zone_looks_like_tumor",
     "What is darker than the organ has the tumor's own place, size and brightness: the scan may be from before the "
@@ -63,6 +67,8 @@ _UNTREATED = Reason(
 )
 #: Zones that were meant to cover a tumor reach beyond it on all sides; 3 mm around one of 25 mm gives a Dice of 0.75.
 UNTREATED_DICE = 0.8
+#: Applicators that miss a tumor by this much were not meant for it: about the size of what they ablate.
+ASTRAY_MM = 30.0
 #: A ball of 3.4 mm: below what is seen, biopsied or ablated, so a slip of the drawing tool.
 LEAST_TUMOR_ML = 0.02
 
@@ -80,8 +86,7 @@ class LesionView:
 
 def view_lesion(case: Case, lesion: Lesion, baseline_from_followup: Transform, organ: FoundOrgan) -> LesionView:
     """Crops and maps. Raises ValueError when the lesion lies outside the follow-up: see `is_in_view`."""
-    planned = lesion.simulated_zone or lesion.tumor
-    points = baseline_from_followup.inverse_points(_outline(planned))
+    points = baseline_from_followup.inverse_points(_some(lesion.points_lps_mm()))
     pad = ROI_MM if lesion.simulated_zone is not None else ROI_MM + lesion.required_margin_mm
     pad = max(pad, 2 * float(case.followup.volume.geometry.spacing_mm.max()))  # three slices, however thick
     box = case.followup.volume.geometry.box_around(points, pad_mm=pad)
@@ -105,8 +110,15 @@ def view_lesion(case: Case, lesion: Lesion, baseline_from_followup: Transform, o
 
 def is_in_view(case: Case, lesion: Lesion, baseline_from_followup: Transform) -> bool:
     """Whether at least nine tenths of the tumor lie inside the follow-up scan."""
-    points = baseline_from_followup.inverse_points(_outline(lesion.tumor))
+    points = baseline_from_followup.inverse_points(_some(lesion.tumor.points_lps_mm()))
     return float(case.followup.volume.geometry.contains(points).mean()) >= 0.9
+
+
+def is_zone_astray(lesion: Lesion) -> bool:
+    """Whether the simulated zone is so far from the tumor that it cannot be meant for it."""
+    if lesion.simulated_zone is None:
+        return False
+    return float(sample_distance(lesion.simulated_zone, _some(lesion.tumor.points_lps_mm())).max()) < -ASTRAY_MM
 
 
 def segment(case: Case, view: LesionView) -> Zone | Reason:
@@ -153,6 +165,9 @@ def assess_lesion(case: Case, view: LesionView, found: Zone | Reason, carried: C
         earlier=_earlier_outcomes(case, lesion),
         days=case.days_since_procedure,
     )
+    simulated_cut = lesion.simulated_zone is not None and _cut_by_border(
+        lesion.simulated_zone, case.plan.baseline.geometry
+    )
     outcome, reasons = verdict.outcome, verdict.reasons
     unproven = not clean and not found.intensities.tumor_is_distinguishable
     if unproven and outcome in ("complete", "narrow_margin"):
@@ -161,9 +176,9 @@ def assess_lesion(case: Case, view: LesionView, found: Zone | Reason, carried: C
         lesion_id=lesion.lesion_id,
         outcome=outcome,
         required_margin_mm=lesion.required_margin_mm,
-        reasons=(*reasons, *measured.remarks, *_remarks(found)),
+        reasons=(*reasons, *measured.remarks, *_remarks(found), *((_SIMULATED_CUT,) if simulated_cut else ())),
         margin=measured.margin,
-        simulated_zone=_compared(view, found, measured.tumor) if lesion.simulated_zone else None,
+        simulated_zone=_compared(view, found, measured.tumor) if lesion.simulated_zone and not simulated_cut else None,
         findings=findings,
         zone=found.mask.embedded_in(full),
         tumor=tumor.embedded_in(full),
@@ -249,8 +264,8 @@ def _compared(view: LesionView, zone: Zone, tumor: Surface) -> SimulatedZoneComp
     return SimulatedZoneComparison(planned.volume_ml, dice, margin.minimal_margin_mm)
 
 
-def _outline(mask: Mask) -> NDArray[np.float64]:
-    points = mask.points_lps_mm()
+def _some(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """About 5000 of the points, or up to twice as many, evenly spread."""
     return points[:: max(1, len(points) // 5000)]
 
 

@@ -105,7 +105,7 @@ def _organ_edge(case: Case, lesion: Lesion, margins: MarginMap, planned: FloatAr
     """planned: (n, 3) the surface's points in the baseline."""
     required = lesion.required_margin_mm
     everywhere = np.full(len(planned), required)
-    if case.plan.organ_mask is None or case.plan.organ_mask.is_empty:
+    if case.plan.organ_mask is None:
         return _OrganEdge(everywhere)
     tumors = [x.tumor for x in case.plan.lesions]
     scan, reach = case.plan.baseline.geometry, max(DEEP_MM, required)
@@ -120,7 +120,8 @@ def _organ_edge(case: Case, lesion: Lesion, margins: MarginMap, planned: FloatAr
 
 def _doubted(at_edge: float) -> Reason:
     text = (
-        f"By the plan's organ mask {at_edge:.0%} of the tumor lie nearer to the organ's edge than the required margin: "
+        f"By the plan's organ mask {at_edge:.0%} of the tumor's surface lie nearer to the organ's edge than the "
+        "required margin: "
         "a mask that hugs the tumor is no capsule, so the full margin is required everywhere."
     )
     return Reason("organ_mask_doubted", text)
@@ -141,7 +142,7 @@ def _perhaps_core(volume_ml: float, margin_mm: float) -> Reason:
 
 def _vessel(margins: MarginMap, planned: FloatArray, vessels: Mask | None, lesion: Lesion) -> tuple[Reason, ...]:
     """A remark where the margin is thin and a vessel touches the zone's edge there."""
-    if vessels is None or vessels.is_empty:
+    if vessels is None:
         return ()
     away = -sample_distance(vessels, planned)
     edge = np.maximum(margins.distance_mm, 0.0)

@@ -55,8 +55,10 @@ def _continued(organ: Mask, scan: Geometry, box: Box) -> Mask:
     matrix[:3, 3] = own.lps_of(low)
     k, j, i = (int(n) for n in high - low + 1)
     grid = Geometry((k, j, i), matrix, own.frame_uid)
-    # A mask on a grid of its own may end up to a voxel before the scan does.
+    # A mask whose voxels are not the scan's may end up to a voxel before the scan does.
+    apart = scan.index_of(own.lps_of((0.0, 0.0, 0.0)))
     shared = np.allclose(own.lps_from_index[:3, :3], scan.lps_from_index[:3, :3], atol=1e-3)
+    shared = shared and np.allclose(apart, np.round(apart), atol=0.01)
     short = 0.0 if shared else own.spacing_mm.max() / scan.spacing_mm
     middle = (np.array(scan.shape) - 1) / 2
     half = np.maximum(middle - short, 0.0)

@@ -103,7 +103,8 @@ class Transform:
         """(...,) determinant of the local derivative; at or below zero the map folds there."""
         points = np.asarray(points_lps_mm, float)
         columns = [(self(points + e) - self(points - e)) / (2 * step_mm) for e in np.eye(3) * step_mm]
-        return np.asarray(np.linalg.det(np.stack(columns, axis=-1)))
+        with np.errstate(invalid="ignore"):  # of what is no number, the determinant is none either
+            return np.asarray(np.linalg.det(np.stack(columns, axis=-1)))
 
 
 def itk_transform(transform: Transform) -> sitk.Transform:

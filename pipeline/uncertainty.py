@@ -73,8 +73,8 @@ def margin_uncertainty(
 
     required_mm: (n,) the margin asked for at each vertex of the tumor's surface. The least of many noisy margins is not
     the margin of the least place: mostly it is smaller. The draws show by how much, and that is taken off once for the
-    noise that was drawn, and for the probabilities and the upper limit once more for the noise that the measured
-    margin had. The lower limit takes the second only where it makes it lower: it must not lean on an estimate.
+    noise that was drawn, and once more for the noise that the measured margin had: always for the probabilities, for
+    each end of the interval only where that makes it wider, since an end must not lean on an estimate.
     """
     slack = margins.distance_mm - required_mm
     near = np.union1d(_nearest(margins.distance_mm), _nearest(slack))

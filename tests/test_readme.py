@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -17,6 +18,7 @@ import typer
 from dicom_node.cli import app
 from dicom_node.decode.plan import read_plan_file
 from dicom_node.settings import ListenerSettings, load_settings
+from pipeline.assessment import FindingKind
 from pipeline.phantom_stories import STORIES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,6 +82,27 @@ def test_the_outcomes_are_those_of_the_code() -> None:
     from pipeline.assessment import URGENCY
 
     assert tuple(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == URGENCY
+
+
+def reason_codes() -> set[str]:
+    """Every code that a `Reason` is made with."""
+    codes: set[str] = set(get_args(FindingKind))
+    for path in (*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "dicom_node").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Reason":
+                code = call.args[0]
+                if isinstance(code, ast.Constant):
+                    codes.add(code.value)
+                else:  # a finding's kind, or a code of the list that gets a word before it
+                    assert ast.unparse(code) in ("finding.kind", "f'baseline_{note.code}'")
+    return codes
+
+
+def test_every_reason_is_explained() -> None:
+    page = (ROOT / "docs" / "reasons.md").read_text(encoding="utf-8")
+    explained = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert len(explained) == len(set(explained))
+    assert set(explained) == reason_codes()
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README)) - {"docs/benchmarks.md"}))

@@ -28,7 +28,7 @@ from dicom_node.results.page import EDGE_MM, HEIGHT_MM, INK, LINE, QUIET, WIDTH_
 from dicom_node.results.pictures import draw, legend_handles
 from dicom_node.results.planes import Plane
 from dicom_node.study import StudyCase
-from pipeline.assessment import URGENCY, Assessment, LesionAssessment
+from pipeline.assessment import URGENCY, Assessment, LesionAssessment, Margin
 
 _PICTURE_ROWS = 3
 _SCALE_ROWS = 6
@@ -165,7 +165,8 @@ def _write_beside(page: Page, lesion: LesionAssessment, *, alone: bool) -> None:
 
 
 def _write_scale(page: Page, lesions: Sequence[LesionAssessment]) -> None:
-    """The margins on one ruler: bands for uncovered, narrow and sufficient, a dot and a whisker a lesion."""
+    """The margins on one ruler: bands for uncovered, narrow and sufficient, a dot and a whisker a lesion, and an open
+    diamond where the organ's edge makes less margin enough."""
     shown = [(lesion, lesion.margin) for lesion in lesions if lesion.margin is not None and interval(lesion)]
     shown = [pair for pair in shown if math.isfinite(pair[1].minimal_margin_mm)][:_SCALE_ROWS]
     if not shown:
@@ -183,6 +184,8 @@ def _write_scale(page: Page, lesions: Sequence[LesionAssessment]) -> None:
         axes.plot(margin.minimal_margin_interval_mm, (y, y), color=INK, lw=1.4, solid_capstyle="butt")
         sign = "o" if low < margin.minimal_margin_mm < high else "<" if margin.minimal_margin_mm <= low else ">"
         axes.plot([min(max(margin.minimal_margin_mm, low + 0.4), high - 0.4)], [y], sign, ms=5.5, color=INK)
+        if (credited := _credited_mm(margin)) is not None:
+            axes.plot([min(credited, high - 0.4)], [y], "D", ms=5.0, mfc="none", mec=INK)
         if len(shown) > 1:
             axes.text(low + 0.2, y, lesion.lesion_id, size=7.5, va="center", color=INK)
     axes.set(xlim=(low, high), ylim=(-len(shown) + 0.5, 0.5), yticks=[])
@@ -197,7 +200,15 @@ def _write_scale(page: Page, lesions: Sequence[LesionAssessment]) -> None:
         x = 30.0 + 42.0 * column
         page.box(x, page.y + 0.2, 2.6, 2.2, color)
         page.text(x + 3.8, name, 7.5, color=QUIET)
+    if any(_credited_mm(margin) is not None for _, margin in shown):
+        page.text(30.0 + 42.0 * len(names), "◇ organ's edge credited", 7.5, color=QUIET)
     page.y += 7.5
+
+
+def _credited_mm(margin: Margin) -> float | None:
+    """The margin with the organ's edge credited, where that makes a difference."""
+    limited = margin.organ_limited_margin_mm
+    return limited if limited is not None and limited > margin.minimal_margin_mm + 0.05 else None
 
 
 def _write_table(page: Page, lesions: Sequence[LesionAssessment]) -> None:

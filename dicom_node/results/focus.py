@@ -22,7 +22,8 @@ class Focus:
 
 
 def focus_of(lesion: LesionAssessment) -> Focus | None:
-    """The largest suspicious finding where that decided the verdict, else the point of the least margin, else None."""
+    """The largest suspicious finding where that decided the verdict; where a narrow margin did, the point where most of
+    the required margin is missing; else the point of the least margin, else None."""
     margin = lesion.margin
     suspicious = suspicious_finding(lesion)
     if suspicious is not None and (margin is None or _decides(lesion)):
@@ -31,8 +32,8 @@ def focus_of(lesion: LesionAssessment) -> Focus | None:
         return Focus(suspicious.centroid_lps_mm, f"{name}\n{suspicious.volume_ml:.1f} ml", "the finding", around)
     if margin is None or not np.isfinite((*margin.minimal_margin_point_lps_mm, margin.minimal_margin_mm)).all():
         return None
-    if lesion.outcome == "narrow_margin" and margin.scarcest is not None:
-        place = margin.scarcest
+    place = margin.scarcest
+    if place is not None and any(reason.code == "margin_below_required" for reason in lesion.reasons):
         meaning = "the point where most of the required margin is missing"
         return Focus(place.point_lps_mm, millimeters(place.margin_mm), meaning)
     return Focus(

@@ -119,11 +119,12 @@ def _verdict(lesion: LesionAssessment) -> list[sr.Measurement | None]:
     margin: Margin | None = lesion.margin
     if margin is None:
         return [required]
-    low, high = margin.minimal_margin_interval_mm
+    (low, high), limited = margin.minimal_margin_interval_mm, margin.organ_limited_margin_mm
     return [
         _measured(codes.MINIMAL_MARGIN, margin.minimal_margin_mm, codes.MILLIMETER, codes.MINIMUM),
         _measured(codes.MINIMAL_MARGIN_LOW, low, codes.MILLIMETER),
         _measured(codes.MINIMAL_MARGIN_HIGH, high, codes.MILLIMETER),
+        None if limited is None else _measured(codes.ORGAN_LIMITED_MARGIN, limited, codes.MILLIMETER),
         _probability(codes.PROBABILITY_BELOW_0MM, margin.probability_below_0mm),
         _probability(codes.PROBABILITY_BELOW_REQUIRED, margin.probability_below_required),
         required,

@@ -189,6 +189,8 @@ def test_another_body_is_refused() -> None:
     found = run(phantom)
     assert found.outcome == "not_assessable"
     assert not found.registration.quality.accepted
+    codes = {r.code for r in found.registration.quality.reasons}
+    assert codes & {"registration_images_disagree", "registration_distorts"}
 
 
 def test_a_followup_that_misses_the_lesion_is_refused(incomplete_phantom: Phantom) -> None:
@@ -198,6 +200,7 @@ def test_a_followup_that_misses_the_lesion_is_refused(incomplete_phantom: Phanto
     volume = followup.volume.crop((slice(top + 1, None), slice(None), slice(None)))
     found = assess(Case(incomplete_phantom.plan, replace(followup, volume=volume)))
     assert found.outcome == "not_assessable"
+    assert [r.code for r in found.reasons] == ["lesion_outside_followup"]
 
 
 @pytest.mark.slow
@@ -208,6 +211,62 @@ def test_a_zone_cut_by_the_scan_is_not_measured(incomplete_phantom: Phantom) -> 
     volume = followup.volume.crop((slice(middle, None), slice(None), slice(None)))
     found = assess(Case(incomplete_phantom.plan, replace(followup, volume=volume)))
     assert found.outcome == "not_assessable"
+    assert [r.code for r in found.lesions[0].reasons] == ["zone_cut_by_field_of_view"]
+
+
+def test_a_simulated_zone_far_from_its_tumor_is_not_believed(incomplete_phantom: Phantom) -> None:
+    """As by a wrong segment number; elsewhere in the liver, or where the follow-up does not look at all."""
+    plan, lesion = incomplete_phantom.plan, incomplete_phantom.plan.lesions[0]
+    grid = lesion.tumor.geometry
+    for by_mm in (60.0, -60.0):
+        center = lesion.tumor.centroid_lps_mm + np.array([0.0, 0.0, by_mm])
+        astray = Mask(np.linalg.norm(grid.grid_lps() - center, axis=-1) < 12.0, grid)
+        other = replace(plan, lesions=(replace(lesion, simulated_zone=astray),))
+        found = assess(Case(other, incomplete_phantom.followups[0].followup))
+        assert (found.outcome, [r.code for r in found.reasons]) == ("not_assessable", ["simulated_zone_astray"])
+
+
+def test_a_view_shows_the_tumor_also_where_the_simulated_zone_misses_it(incomplete_phantom: Phantom) -> None:
+    plan, lesion = incomplete_phantom.plan, incomplete_phantom.plan.lesions[0]
+    made, grid = incomplete_phantom.followups[0], lesion.tumor.geometry
+    beside = Mask(
+        np.linalg.norm(grid.grid_lps() - lesion.tumor.centroid_lps_mm - (0.0, 38.0, 0.0), axis=-1) < 8.0, grid
+    )
+    shift = np.eye(4)
+    shift[:3, 3] = (made.truth.landmarks_baseline_lps_mm - made.truth.landmarks_followup_lps_mm).mean(0)
+    there = Transform(grid.frame_uid, made.volume.geometry.frame_uid, shift)
+    case = Case(plan, made.followup)
+    view = view_lesion(case, replace(lesion, simulated_zone=beside), there, FoundOrgan(plan.organ_mask, "given"))
+    seen_ml = float((view.around.tumor_mm > 0).sum()) * view.image.geometry.voxel_volume_mm3 / 1000
+    assert seen_ml == pytest.approx(lesion.tumor.volume_ml, rel=0.1)
+
+
+def test_a_simulated_zone_that_the_baseline_cuts_off_is_not_compared(
+    incomplete_phantom: Phantom, assessed_with: Callable[[Plan], LesionAssessment]
+) -> None:
+    plan, lesion = incomplete_phantom.plan, incomplete_phantom.plan.lesions[0]
+    assert lesion.simulated_zone is not None
+    voxels = lesion.simulated_zone.voxels.copy()
+    index = np.argwhere(voxels)
+    k, j, i = index.mean(0).astype(int)
+    voxels[k, j, i:] = True  # as far as the scan goes
+    cut = replace(lesion, simulated_zone=Mask(voxels, lesion.simulated_zone.geometry))
+    whole, found = assessed_with(plan), assessed_with(replace(plan, lesions=(cut,)))
+    assert whole.simulated_zone is not None
+    assert "simulated_zone_cut_by_baseline" not in [r.code for r in whole.reasons]
+    assert found.simulated_zone is None
+    assert "simulated_zone_cut_by_baseline" in [r.code for r in found.reasons]
+
+
+def test_regions_without_a_voxel_are_no_plan(incomplete_phantom: Phantom) -> None:
+    plan, lesion = incomplete_phantom.plan, incomplete_phantom.plan.lesions[0]
+    empty = Mask(np.zeros(lesion.tumor.geometry.shape, bool), lesion.tumor.geometry)
+    for part in ("tumor", "simulated_zone"):
+        with pytest.raises(ValueError, match=f"lesion {lesion.lesion_id}: the .* is empty"):
+            replace(lesion, **{part: empty})
+    for part in ("organ_mask", "vessel_mask"):
+        with pytest.raises(ValueError, match="mask is empty"):
+            replace(plan, **{part: empty})
 
 
 def test_what_may_be_core_or_tumor_is_told_and_the_interval_allows_for_both(

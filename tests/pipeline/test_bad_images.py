@@ -82,3 +82,4 @@ def test_a_scan_turned_upside_down_is_refused(incomplete_phantom: Phantom) -> No
     """Slices in reverse under the same geometry: another body, as far as anybody can tell."""
     found = with_voxels(incomplete_phantom, lambda v: np.ascontiguousarray(v[::-1]))
     assert found.outcome == "not_assessable"
+    assert not found.registration.quality.accepted

@@ -59,7 +59,7 @@ def test_where_the_scan_ends_the_organ_goes_on() -> None:
     assert organ_depth_mm(whole, [tumor], points, scan=GRID, reach_mm=10.0).min() == pytest.approx(10.0)
 
 
-@pytest.mark.parametrize("spacing_mm", [1.5, 2.0, 3.0])
+@pytest.mark.parametrize("spacing_mm", [1.0, 1.5, 2.0, 3.0])
 def test_where_the_scan_ends_the_organ_goes_on_also_by_a_mask_on_a_grid_of_its_own(spacing_mm: float) -> None:
     """Such a mask comes cut at the scan's end with air around it: that is no capsule."""
     low, count = -40.0 - 30 * spacing_mm + 0.4, 150
@@ -138,11 +138,21 @@ def test_a_narrow_margin_is_told_where_it_is_narrow_not_where_there_is_no_organ(
     assert "anterior, 18 mm from the capsule, it is 3.0 mm, below the 5.0 mm required there" in text
 
 
+@pytest.mark.parametrize(("required", "said"), [(4.0, "4.0 mm required there"), (5.0, "5.0 mm required.")])
+def test_a_narrow_margin_is_held_against_what_is_required_at_its_place(required: float, said: str) -> None:
+    """The least margin of 2 mm lies where the organ leaves room for 4 mm, or for all of the 5 mm."""
+    place = ScarcePlace((9.0, 0.0, 0.0), 2.0, required, Location(("anterior",), required))
+    margin = replace(made_margin(2.0, 3.0), scarcest=place)
+    (reason,) = judge_lesion(margin, (), required_margin_mm=5.0, earlier=(), days=30).reasons
+    assert reason.code == "margin_below_required"
+    assert f"the least margin of 2.0 mm is below the {said}" in reason.text
+
+
 @pytest.mark.parametrize("earlier", [(), ("complete",)])
 def test_a_margin_that_is_no_number_is_not_assessable(earlier: tuple[Outcome, ...]) -> None:
     for margin in (made_margin(np.nan, None), made_margin(np.nan, np.nan)):
         found = judge_lesion(margin, (), required_margin_mm=5.0, earlier=earlier, days=30)
-        assert found.outcome == "not_assessable"
+        assert (found.outcome, found.reasons[0].code) == ("not_assessable", "margin_not_measured")
     assert judge_lesion(made_margin(6.0, np.nan), (), required_margin_mm=5.0, earlier=(), days=30).outcome != "complete"
     assert needs_review("complete", (replace(made_margin(6.0, 6.0), minimal_margin_interval_mm=(np.nan, 7.0)),))
 

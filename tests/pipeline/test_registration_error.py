@@ -190,3 +190,20 @@ def test_a_fold_beside_the_tumor_refuses() -> None:
         )
         assert quality.accepted == accepted
         assert [r.code for r in quality.reasons] == ([] if accepted else ["registration_distorts"])
+        assert accepted or "folds near the lesion" in quality.reasons[0].text
+
+
+def test_a_map_without_values_beside_the_tumor_refuses() -> None:
+    grid = spline_grid(AROUND.grown(30.0), 10.0, "followup")
+    torn = np.zeros((3, *grid.shape))
+    at = tuple(n // 2 for n in grid.shape)
+    torn[(0, *at)] = np.nan
+    middle = grid.lps_of(at)
+    quality = judge_registration(
+        Transform("baseline", "followup", np.eye(4), SplineField(torn, grid)),
+        points_lps_mm=middle + np.eye(3) * 35.0,
+        around=Box(middle - 20.0, middle + 20.0),
+        expected_error_mm=np.full(3, 0.5),
+        agreement=0.95,
+    )
+    assert [r.code for r in quality.reasons] == ["registration_distorts"]

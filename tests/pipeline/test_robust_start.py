@@ -1,4 +1,4 @@
-"""However a follow-up lies in its scanner, the rigid start ends at the same answer."""
+"""However a follow-up lies in its scanner, rigid start and whole way end at the same answer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipeline.assessment import Assessment
 from pipeline.case import Case
 from pipeline.geometry import FloatArray
 from pipeline.phantom import Phantom
-from pipeline.phantom_changes import CHANGES
+from pipeline.phantom_changes import CHANGES, half_of_the_liver
 from pipeline.rigid import rigid_start
 from pipeline.sampling import box_of
-from pipeline.transform import Transform, identity, resample_distance
+from pipeline.transform import Transform
 from pipeline.volume import Volume
 
 
@@ -35,8 +35,8 @@ def test_the_start_does_not_depend_on_where_the_scan_lies(
     name: str, incomplete_phantom: Phantom, undisturbed: FloatArray
 ) -> None:
     made = incomplete_phantom.followups[0]
-    followup, across = CHANGES[name](made.followup.volume)
-    points = made.truth.landmarks_followup_lps_mm @ across[:3, :3].T + across[:3, 3]
+    followup, new_from_old = CHANGES[name](made.followup.volume)
+    points = made.truth.landmarks_followup_lps_mm @ new_from_old[:3, :3].T + new_from_old[:3, 3]
     found = start_of(followup, incomplete_phantom)(points)
     errors = np.linalg.norm(found - made.truth.landmarks_baseline_lps_mm, axis=1)
     least = np.linalg.norm(undisturbed - made.truth.landmarks_baseline_lps_mm, axis=1)
@@ -48,17 +48,8 @@ def test_the_start_does_not_depend_on_where_the_scan_lies(
 def test_half_of_the_liver_is_enough(upper: bool, incomplete_phantom: Phantom, undisturbed: FloatArray) -> None:
     """Half of the liver's slices are not in view, on either side of the lesion as far as the lesion allows."""
     made = incomplete_phantom.followups[0]
-    volume, grid = made.followup.volume, made.followup.volume.geometry
-    organ = incomplete_phantom.plan.organ_mask
-    assert organ is not None
-    shift = np.eye(4)
-    shift[:3, 3] = (made.truth.landmarks_baseline_lps_mm - made.truth.landmarks_followup_lps_mm).mean(0)
-    there = Transform(organ.geometry.frame_uid, grid.frame_uid, shift)
-    slices = np.flatnonzero((resample_distance(organ, grid, there) > 0).any((1, 2)))
-    lesion = np.flatnonzero((resample_distance(made.truth.zone, grid, identity(grid.frame_uid)) > -15).any((1, 2)))
-    middle = int(slices.mean())
-    part = slice(min(middle, lesion[0]), None) if upper else slice(0, max(middle, lesion[-1]) + 1)
-    cut = volume.crop((part, slice(None), slice(None)))
+    cut, _ = half_of_the_liver(incomplete_phantom, upper=upper)(made.volume)
+    assert 0.3 < cut.geometry.shape[0] / made.volume.geometry.shape[0] < 0.9
     points = made.truth.landmarks_followup_lps_mm
     inside = cut.geometry.contains(points)
     assert inside.mean() > 0.5
@@ -72,12 +63,12 @@ def test_half_of_the_liver_is_enough(upper: bool, incomplete_phantom: Phantom, u
 def test_the_whole_way_ends_at_the_same_answer(incomplete_phantom: Phantom, incomplete_assessment: Assessment) -> None:
     """benchmarks/robust_start.py does so with every change."""
     followup = incomplete_phantom.followups[0].followup
-    volume, across = CHANGES["all at once"](followup.volume)
+    volume, new_from_old = CHANGES["all at once"](followup.volume)
     found = assess(Case(incomplete_phantom.plan, replace(followup, volume=volume)))
     assert found.outcome == incomplete_assessment.outcome == "incomplete_coverage"
     margins = [a.lesions[0].margin for a in (found, incomplete_assessment)]
     assert margins[0] is not None
     assert margins[1] is not None
     assert abs(margins[0].minimal_margin_mm - margins[1].minimal_margin_mm) < 0.5
-    there = np.array(margins[1].minimal_margin_point_lps_mm) @ across[:3, :3].T + across[:3, 3]
+    there = np.array(margins[1].minimal_margin_point_lps_mm) @ new_from_old[:3, :3].T + new_from_old[:3, 3]
     assert np.linalg.norm(there - margins[0].minimal_margin_point_lps_mm) < 5.0

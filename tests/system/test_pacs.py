@@ -1,8 +1,11 @@
-"""From a PACS and back: storescu → node → verdict → Orthanc, and the page in a browser."""
+"""From a PACS and back: storescu → node, killed in the middle → verdict → Orthanc, and the page in a browser."""
 
 from __future__ import annotations
 
 import json
+import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,23 +31,38 @@ BROWSER_ARGUMENTS = [
 ]
 
 
-def assessed(node, tools, plan: Path, baseline: Path, followup: Path) -> dict:
-    """The follow-up's entry in the interface, once it has a verdict."""
+def sent(node, tools, plan: Path, baseline: Path, followup: Path) -> str:
+    """The follow-up's Study Instance UID; plan and studies are with the node."""
     tools.run("plan", "add", plan, "--config", node.config)
     node.send(baseline)
     node.send(followup)
-    uid = str(dcmread(next(followup.glob("*")), stop_before_pixels=True).StudyInstanceUID)
+    return str(dcmread(next(followup.glob("*")), stop_before_pixels=True).StudyInstanceUID)
 
-    def ended():
-        study = node.study(study_instance_uid=uid)
+
+def ended(node, tools, study_instance_uid: str) -> dict:
+    """The follow-up's entry in the interface, once it has a verdict."""
+
+    def found():
+        study = node.study(study_instance_uid=study_instance_uid)
         return study if study and study["state"] in ("done", "refused", "failed") else None
 
-    return tools.wait_until(ended, seconds=800)
+    return tools.wait_until(found, seconds=800)
+
+
+def results(node) -> list[Path]:
+    return list((node.folder / "data").glob("results/*/[!.]*/assessment.json"))
 
 
 @pytest.fixture(scope="module")
 def verdict(node_with_pacs, phantom, tools) -> dict:
-    return assessed(node_with_pacs, tools, phantom.plan.parent, phantom.baseline, phantom.followups[0])
+    """What comes of the made patient, though the node is killed while it assesses."""
+    node = node_with_pacs
+    uid = sent(node, tools, phantom.plan.parent, phantom.baseline, phantom.followups[0])
+    tools.wait_until(lambda: node.study(state="running"), seconds=60)
+    node.stop(signal.SIGKILL)
+    assert results(node) == []
+    node.start()
+    return ended(node, tools, uid)
 
 
 def test_the_phantoms_verdict_is_in_the_interface(verdict, phantom):
@@ -53,6 +71,18 @@ def test_the_phantoms_verdict_is_in_the_interface(verdict, phantom):
     assert verdict["outcome"] == "incomplete_coverage"
     assert verdict["needs_review"] is True
     assert verdict["minimal_margin_mm"] == pytest.approx(expected["minimal_margin_mm"], abs=1.5)
+
+
+def test_a_killed_node_went_on_and_made_one_result(verdict, node_with_pacs, phantom):
+    node = node_with_pacs
+    assert len(results(node)) == 1
+    # sent again after all that: known, nothing new begins
+    node.send(phantom.followups[0])
+    node.stop()
+    node.start()
+    assert node.study(study_instance_uid=verdict["study_instance_uid"]) == verdict
+    with closing(sqlite3.connect(node.folder / "data" / "ledger.sqlite")) as ledger:
+        assert ledger.execute("select count(*) from assessments").fetchone() == (1,)
 
 
 def test_the_results_are_in_the_pacs(verdict, node_with_pacs, tools):
@@ -101,6 +131,7 @@ def test_the_page_shows_the_verdict_in_a_browser(node_with_pacs, tools, tmp_path
 
 def test_dev2_goes_from_storescu_to_orthanc(node_with_pacs, tools, shared):
     case = shared / "cases" / "dev2"
-    study = assessed(node_with_pacs, tools, case / "plan", case / "baseline", case / "followup-1")
+    uid = sent(node_with_pacs, tools, case / "plan", case / "baseline", case / "followup-1")
+    study = ended(node_with_pacs, tools, uid)
     assert study["outcome"] == "incomplete_coverage", study
     check_results_in(node_with_pacs.pacs, study["study_instance_uid"], tools)

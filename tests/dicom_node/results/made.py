@@ -19,10 +19,13 @@ from pipeline.assessment import (
     Reason,
     Registration,
     RegistrationQuality,
+    ScarcePlace,
     SimulatedZoneComparison,
+    SurfaceError,
 )
 from pipeline.case import Case, FollowUp, Lesion, Outcome, Plan
 from pipeline.geometry import Geometry
+from pipeline.location import Location
 from pipeline.transform import SplineField, Transform
 from pipeline.volume import Mask, Volume
 
@@ -134,6 +137,7 @@ def lesion(grid: Geometry, name: str, center: Any, outcome: Outcome = "complete"
     zone = ball(grid, center + off, 14.0)
     uncovered = tumor - zone
     margin = 6.0 - float(np.linalg.norm(off))
+    there = Location(("medial", "cranial"), 12.0)
     found = (
         (Finding("residual_tumor", _point(center - (7, 0, 0)), uncovered.volume_ml, 9.5),)
         if outcome in ("incomplete_coverage", "local_progression")
@@ -154,12 +158,20 @@ def lesion(grid: Geometry, name: str, center: Any, outcome: Outcome = "complete"
             uncovered.volume_ml,
             0.12 if off.any() else 0.0,
             0.4 if off.any() else 0.0,
+            organ_limited_margin_mm=margin,
+            organ_limited_surface_fraction=0.2,
+            scarcest=ScarcePlace(_point(center - (8, 0, 0)), margin, 5.0, there),
+            location=there,
+            probability_below_0mm=0.9 if margin < 0 else 0.03,
+            probability_below_required=0.95 if margin < 5 else 0.2,
         ),
         SimulatedZoneComparison(12.0, 0.91, 6.4),
         found,
         zone,
         tumor,
         uncovered,
+        SurfaceError(center + 8.0 * np.eye(3), np.array([0.6, 0.8, 1.0]), 0.7),
+        0.4,
     )
 
 

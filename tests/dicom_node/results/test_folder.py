@@ -53,6 +53,20 @@ def test_document_has_the_keys_of_the_contract(made, write):
     assert lesion["minimal_margin_mm"] == pytest.approx(-2.0)
     assert lesion["minimal_margin_interval_mm"] == pytest.approx([-3.2, -0.9])
     assert lesion["minimal_margin_point_lps_mm"] == pytest.approx([-93, -20, -120])
+    assert lesion["minimal_margin_location"] == "medial and cranial, 12 mm from the capsule"
+    assert lesion["minimal_margin_depth_in_organ_mm"] == 12.0
+    assert lesion["organ_limited_margin_mm"] == pytest.approx(-2.0)
+    assert lesion["organ_limited_surface_fraction"] == 0.2
+    assert lesion["organ_limited_place"] == {
+        "point_lps_mm": [-93.0, -20.0, -120.0],
+        "margin_mm": -2.0,
+        "required_mm": 5.0,
+        "location": "medial and cranial, 12 mm from the capsule",
+        "depth_in_organ_mm": 12.0,
+    }
+    assert (lesion["probability_below_0mm"], lesion["probability_below_required"]) == (0.9, 0.95)
+    assert lesion["registration_error_mm"] == {"mean": 0.8, "maximum": 1.0, "at_minimal_margin": 0.7}
+    assert lesion["tissue_contraction_mm"] == 0.4
     assert set(lesion["simulated_zone"]) == {"volume_ml", "dice", "minimal_margin_mm"}
     assert set(lesion["findings"][0]) == {"kind", "centroid_lps_mm", "volume_ml", "longest_diameter_mm"}
     assert document["series_choice"]["phase"] == "portal_venous"
@@ -91,7 +105,7 @@ def test_the_hash_is_that_of_what_the_method_is_set_to(made, tmp_path, monkeypat
         ("similarity", "BINS", 16),
     ],
 )
-def test_every_number_of_the_method_is_in_the_hash(module, name, value, monkeypatch):
+def test_every_named_number_of_the_method_is_in_the_hash(module, name, value, monkeypatch):
     before = settings_in_use()
     assert name in before[module]
     monkeypatch.setattr(importlib.import_module(f"pipeline.{module}"), name, value)

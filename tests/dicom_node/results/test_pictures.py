@@ -11,7 +11,7 @@ from PIL import Image
 from dicom_node.results.focus import focus_of
 from dicom_node.results.legend import headline_number, registration_sentence, sentence
 from dicom_node.results.planes import planes_of
-from pipeline.assessment import Finding
+from pipeline.assessment import Finding, Reason
 
 
 def area_mm2(plane, region):
@@ -83,6 +83,17 @@ def test_a_progression_is_shown_where_it_is(made):
     uncovered = replace(lesion, outcome="incomplete_coverage", margin=replace(lesion.margin, minimal_margin_mm=-1.0))
     assert focus_of(uncovered).label == "−1.0 mm"
     assert focus_of(made.blank_lesion("L1")) is None
+
+
+def test_a_narrow_margin_is_shown_where_most_of_it_is_missing(made):
+    """But not where the verdict is that of an earlier follow-up: nothing is missing then."""
+    lesion = made.lesion(made.geometry(), "L1", (-80, -20, -120), "narrow_margin")
+    place = replace(lesion.margin.scarcest, point_lps_mm=(-72.0, -20.0, -120.0), margin_mm=7.5, required_mm=9.0)
+    lesion = replace(lesion, margin=replace(lesion.margin, scarcest=place))
+    judged = replace(lesion, reasons=(Reason("margin_below_required", "The tumor is covered, but"),))
+    assert (focus_of(judged).point_lps_mm, focus_of(judged).label) == (place.point_lps_mm, "7.5 mm")
+    kept = replace(lesion, reasons=(Reason("unchanged_since_clean_followup", "No new enhancement"),))
+    assert (focus_of(kept).point_lps_mm, focus_of(kept).label) == (lesion.margin.minimal_margin_point_lps_mm, "6.0 mm")
 
 
 def test_sentences(made):
