@@ -14,14 +14,13 @@ from pipeline.carried import CarriedTumor, carry
 from pipeline.case import Case, Lesion, Plan
 from pipeline.judge import most_urgent, needs_review
 from pipeline.lesion import (
-    ASTRAY_MM,
     LesionView,
     assess_lesion,
     is_in_view,
-    is_zone_astray,
     not_assessable,
     segment,
     view_lesion,
+    zone_astray,
 )
 from pipeline.organ import FoundOrgan, find_organ
 from pipeline.register import COARSE_LEVELS, FINE_LEVELS
@@ -107,13 +106,9 @@ def _unfit(case: Case) -> Reason | None:
     if case.plan.organ == "lung":
         text = "Ablation zones in the lung are not assessed yet: they are denser than the organ and change otherwise."
         return Reason("organ_not_supported", text)
-    for lesion in case.plan.lesions:
-        if is_zone_astray(lesion):
-            text = (
-                f"The simulated zone of {lesion.lesion_id} lies more than {ASTRAY_MM:.0f} mm from its tumor: check "
-                "that the plan names the right regions."
-            )
-            return Reason("simulated_zone_astray", text)
+    astray = [reason for lesion in case.plan.lesions if (reason := zone_astray(lesion)) is not None]
+    if astray:
+        return astray[0]
     for name, volume in (("follow-up", followup), ("plan's baseline", baseline)):
         if volume.is_blank:
             return Reason("image_blank", f"The {name} has the same value everywhere, or none: its pixels were lost.")
@@ -166,7 +161,7 @@ def _organ(case: Case) -> FoundOrgan:
 
 def _planned_box(case: Case) -> Box:
     """The box around all tumors and planned zones, in the baseline's frame."""
-    return box_of(np.concatenate([lesion.points_lps_mm() for lesion in case.plan.lesions]))
+    return box_of(np.concatenate([lesion.points_lps_mm for lesion in case.plan.lesions]))
 
 
 def _without(plan: Plan, lesion_ids: list[str]) -> Plan:
@@ -176,7 +171,7 @@ def _without(plan: Plan, lesion_ids: list[str]) -> Plan:
 def _where(case: Case, start: Transform, organ: FoundOrgan) -> Where:
     """The cost's region before the zone is known: what was planned, with slack, counts as zone."""
     whole = extent_of(case.followup.volume.geometry)
-    boxes = [box_of(start.inverse_points(lesion.points_lps_mm())) for lesion in case.plan.lesions]
+    boxes = [box_of(start.inverse_points(lesion.points_lps_mm)) for lesion in case.plan.lesions]
     region = Box(np.min([b.low for b in boxes], 0), np.max([b.high for b in boxes], 0)).grown(REGION_MM).meet(whole)
     near = tuple(b.grown(NEAR_MM).meet(whole) for b in boxes)
     baseline_box = box_of(start(region.corners())).grown(20.0)
@@ -224,7 +219,7 @@ def _views(case: Case, transform: Transform, organ: FoundOrgan) -> list[LesionVi
 def _trusted(case: Case, lesion: Lesion, ways: BothWays, where: Where) -> tuple[RegistrationQuality, CarriedTumor]:
     """The registration's quality around one lesion, and the tumor as it carries it."""
     joined = ways.joined
-    planned = box_of(joined.inverse_points(lesion.points_lps_mm()))
+    planned = box_of(joined.inverse_points(lesion.points_lps_mm))
     followup, baseline = case.followup.volume, case.plan.baseline
     agreement = agreement_around(
         followup, baseline, joined, near=planned.grown(PRIOR_CUT_MM), zone=where.cut_fixed, tumor=where.cut_moving

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from pipeline.geometry import FloatArray, FrameMismatch
+from pipeline.geometry import FloatArray, FrameMismatch, frozen
 from pipeline.transform import Transform
 from pipeline.volume import Mask, Volume
 
@@ -56,10 +57,11 @@ class Lesion:
         if self.simulated_zone is not None and self.simulated_zone.is_empty:
             raise ValueError(f"lesion {self.lesion_id}: the simulated zone is empty")
 
+    @cached_property
     def points_lps_mm(self) -> FloatArray:
-        """(n, 3) LPS of every voxel of the tumor and, where there is one, of its simulated zone."""
+        """(n, 3) LPS of every voxel of the tumor and, where there is one, of its simulated zone; kept once made."""
         regions = [r for r in (self.tumor, self.simulated_zone) if r is not None]
-        return np.concatenate([r.points_lps_mm() for r in regions])
+        return frozen(np.concatenate([r.points_lps_mm() for r in regions]))
 
 
 @dataclass(frozen=True, eq=False)

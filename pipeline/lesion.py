@@ -67,7 +67,8 @@ _UNTREATED = Reason(
 )
 #: Zones that were meant to cover a tumor reach beyond it on all sides; 3 mm around one of 25 mm gives a Dice of 0.75.
 UNTREATED_DICE = 0.8
-#: Applicators that miss a tumor by this much were not meant for it: about the size of what they ablate.
+#: Applicators that miss a tumor by this much were not meant for it: about the size of what they ablate, and this
+#: project's own choice.
 ASTRAY_MM = 30.0
 #: A ball of 3.4 mm: below what is seen, biopsied or ablated, so a slip of the drawing tool.
 LEAST_TUMOR_ML = 0.02
@@ -86,7 +87,7 @@ class LesionView:
 
 def view_lesion(case: Case, lesion: Lesion, baseline_from_followup: Transform, organ: FoundOrgan) -> LesionView:
     """Crops and maps. Raises ValueError when the lesion lies outside the follow-up: see `is_in_view`."""
-    points = baseline_from_followup.inverse_points(_some(lesion.points_lps_mm()))
+    points = baseline_from_followup.inverse_points(_some(lesion.points_lps_mm))
     pad = ROI_MM if lesion.simulated_zone is not None else ROI_MM + lesion.required_margin_mm
     pad = max(pad, 2 * float(case.followup.volume.geometry.spacing_mm.max()))  # three slices, however thick
     box = case.followup.volume.geometry.box_around(points, pad_mm=pad)
@@ -114,11 +115,17 @@ def is_in_view(case: Case, lesion: Lesion, baseline_from_followup: Transform) ->
     return float(case.followup.volume.geometry.contains(points).mean()) >= 0.9
 
 
-def is_zone_astray(lesion: Lesion) -> bool:
-    """Whether the simulated zone is so far from the tumor that it cannot be meant for it."""
+def zone_astray(lesion: Lesion) -> Reason | None:
+    """Why a lesion's simulated zone cannot be meant for its tumor, if so."""
     if lesion.simulated_zone is None:
-        return False
-    return float(sample_distance(lesion.simulated_zone, _some(lesion.tumor.points_lps_mm())).max()) < -ASTRAY_MM
+        return None
+    if sample_distance(lesion.simulated_zone, _some(lesion.tumor.points_lps_mm())).max() >= -ASTRAY_MM:
+        return None
+    text = (
+        f"The simulated zone of {lesion.lesion_id} lies more than {ASTRAY_MM:.0f} mm from its tumor: check that the "
+        "plan names the right regions."
+    )
+    return Reason("simulated_zone_astray", text)
 
 
 def segment(case: Case, view: LesionView) -> Zone | Reason:
@@ -157,16 +164,13 @@ def assess_lesion(case: Case, view: LesionView, found: Zone | Reason, carried: C
         reason = Reason("zone_cut_by_field_of_view", text)
         return not_assessable(lesion, (reason,), tumor=tumor.embedded_in(full), zone=found.mask.embedded_in(full))
     measured = measure_lesion(case, lesion, found, carried)
-    findings = _findings(case, view, found)
+    findings, compared = _findings(case, view, found), _compared(case, view, found, measured.tumor)
     verdict = judge_lesion(
         measured.margin,
         findings,
         required_margin_mm=lesion.required_margin_mm,
         earlier=_earlier_outcomes(case, lesion),
         days=case.days_since_procedure,
-    )
-    simulated_cut = lesion.simulated_zone is not None and _cut_by_border(
-        lesion.simulated_zone, case.plan.baseline.geometry
     )
     outcome, reasons = verdict.outcome, verdict.reasons
     unproven = not clean and not found.intensities.tumor_is_distinguishable
@@ -176,9 +180,9 @@ def assess_lesion(case: Case, view: LesionView, found: Zone | Reason, carried: C
         lesion_id=lesion.lesion_id,
         outcome=outcome,
         required_margin_mm=lesion.required_margin_mm,
-        reasons=(*reasons, *measured.remarks, *_remarks(found), *((_SIMULATED_CUT,) if simulated_cut else ())),
+        reasons=(*reasons, *measured.remarks, *_remarks(lesion, found, compared)),
         margin=measured.margin,
-        simulated_zone=_compared(view, found, measured.tumor) if lesion.simulated_zone and not simulated_cut else None,
+        simulated_zone=compared,
         findings=findings,
         zone=found.mask.embedded_in(full),
         tumor=tumor.embedded_in(full),
@@ -199,13 +203,15 @@ def _looks_untreated(zone: Zone, tumor: Mask) -> bool:
     return 2 * (zone.mask & tumor).volume_ml / (zone.mask.volume_ml + tumor.volume_ml) > UNTREATED_DICE
 
 
-def _remarks(zone: Zone) -> tuple[Reason, ...]:
-    if zone.bright_core_ml == 0:
-        return ()
-    text = (
-        f"{zone.bright_core_ml:.1f} ml deep inside the zone are brighter than its rest and taken for coagulated core."
-    )
-    return (Reason("bright_core_in_zone", text),)
+def _remarks(lesion: Lesion, zone: Zone, compared: SimulatedZoneComparison | None) -> tuple[Reason, ...]:
+    """What a reader should know beside the verdict of zone and plan."""
+    out: tuple[Reason, ...] = ()
+    if zone.bright_core_ml > 0:
+        core = f"{zone.bright_core_ml:.1f} ml deep inside the zone are brighter than its rest"
+        out += (Reason("bright_core_in_zone", f"{core} and taken for coagulated core."),)
+    if lesion.simulated_zone is not None and compared is None:
+        out += (_SIMULATED_CUT,)
+    return out
 
 
 def not_assessable(
@@ -252,11 +258,14 @@ def _findings(case: Case, view: LesionView, zone: Zone) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def _compared(view: LesionView, zone: Zone, tumor: Surface) -> SimulatedZoneComparison:
-    """The planned zone where it lies on the follow-up, against the segmented one; no shrinkage applied."""
-    assert view.lesion.simulated_zone is not None
+def _compared(case: Case, view: LesionView, zone: Zone, tumor: Surface) -> SimulatedZoneComparison | None:
+    """The planned zone where it lies on the follow-up, against the segmented one; no shrinkage applied. None without a
+    planned zone and for one that the baseline cuts off."""
+    simulated = view.lesion.simulated_zone
+    if simulated is None or _cut_by_border(simulated, case.plan.baseline.geometry):
+        return None
     grid = zone.mask.geometry
-    planned_mm = sample_distance(view.lesion.simulated_zone, view.baseline_points)
+    planned_mm = sample_distance(simulated, view.baseline_points)
     planned = Mask(inside(planned_mm), grid)
     total = planned.volume_ml + zone.mask.volume_ml
     dice = 2 * (planned & zone.mask).volume_ml / total if total else 0.0

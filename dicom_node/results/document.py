@@ -201,12 +201,12 @@ def _write_scale(page: Page, lesions: Sequence[LesionAssessment]) -> None:
         page.box(x, page.y + 0.2, 2.6, 2.2, color)
         page.text(x + 3.8, name, 7.5, color=QUIET)
     if any(_credited_mm(margin) is not None for _, margin in shown):
-        page.text(30.0 + 42.0 * len(names), "◇ organ's edge credited", 7.5, color=QUIET)
+        page.text(page.width, "◇ organ's edge credited", 7.5, ha="right", color=QUIET)
     page.y += 7.5
 
 
 def _credited_mm(margin: Margin) -> float | None:
-    """The margin with the organ's edge credited, where that makes a difference."""
+    """The margin with the organ's edge credited, where that makes a difference of the tenth of a millimetre shown."""
     limited = margin.organ_limited_margin_mm
     return limited if limited is not None and limited > margin.minimal_margin_mm + 0.05 else None
 

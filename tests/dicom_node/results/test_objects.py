@@ -10,10 +10,13 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from matplotlib.figure import Figure
 from pydicom.sr.codedict import codes as public
 from pydicom.uid import UID
 
 from dicom_node import codes
+from dicom_node.results.document import _write_scale
+from dicom_node.results.page import Page
 from dicom_node.results.sources import decimal, is_matched, source_heads
 from dicom_node.uids import derived_uid
 from pipeline.assessment import Reason
@@ -201,6 +204,8 @@ def test_report_holds_the_numbers(made, written):
     margin = assessment.lesions[0].margin
     assert held["MAM"] == pytest.approx(margin.minimal_margin_mm, abs=1e-3)
     assert (held["MAMLOW"], held["MAMHIGH"]) == pytest.approx(margin.minimal_margin_interval_mm, abs=1e-3)
+    assert held["MAMORG"] == pytest.approx(margin.organ_limited_margin_mm, abs=1e-3)
+    assert (held["PMAMLT0"], held["PMAMLTREQ"]) == pytest.approx((90.0, 95.0))
     assert held["REQMARGIN"] == 5.0
     assert held["TUMCOV"] == pytest.approx(100 * margin.covered_fraction, abs=1e-3)
     assert held[public.SCT.Volume.value] == pytest.approx(margin.tumor_volume_ml, abs=1e-3)
@@ -242,6 +247,19 @@ def test_captures_are_one_series_without_the_patients_name(made, written):
         assert capture.PhotometricInterpretation == "RGB"
         assert "primary diagnosis" in capture.ImageComments
         assert capture.pixel_array.shape[2] == 3
+
+
+@pytest.mark.parametrize(("limited_mm", "marks"), [(None, 0), (6.0, 0), (8.5, 1)])
+def test_a_margin_that_the_organs_edge_limits_has_a_mark_of_its_own(made, limited_mm, marks):
+    """On the report's scale the raw margin alone would lie where too narrow ones do."""
+    lesion = made.lesion(made.geometry(), "L1", (-80, -20, -120))
+    lesion = replace(lesion, margin=replace(lesion.margin, organ_limited_margin_mm=limited_mm))
+    page = Page(Figure(figsize=(8, 11)))
+    _write_scale(page, (lesion,))
+    (axes,) = page.figure.axes
+    diamonds = [line for line in axes.lines if line.get_marker() == "D"]
+    assert [line.get_xdata()[0] for line in diamonds] == [limited_mm] * marks
+    assert sum("organ's edge" in text.get_text() for text in page.figure.texts) == marks
 
 
 def test_pdf_is_in_the_object(written):
