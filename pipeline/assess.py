@@ -12,6 +12,8 @@ from pipeline.bias_field import evened
 from pipeline.both_ways import BothWays, both_ways_from, deform_both_ways
 from pipeline.carried import CarriedTumor, carry
 from pipeline.case import Case, Lesion, Plan
+from pipeline.fine_grids import on_coarser_grids, spread
+from pipeline.geometry import Geometry
 from pipeline.judge import most_urgent, needs_review
 from pipeline.lesion import (
     LesionView,
@@ -58,7 +60,8 @@ def assess(
     if (unfit := _unfit(case)) is not None:
         return _refused(case, unfit, watch)
     watch.stage("organ")
-    case = _evened(case)
+    grid = case.followup.volume.geometry
+    case = _evened(on_coarser_grids(case))
     organ = _organ(case)
     watch.stage("register")
     start = rigid_start(case.followup.volume, case.plan.baseline, region=_planned_box(case))
@@ -81,7 +84,8 @@ def assess(
     qualities = refused_together(each)
     watch.stage("measure")
     seen = {x.lesion_id: x for x in _assess_lesions(case, joined, organ, list(zip(qualities, carried, strict=True)))}
-    lesions = tuple(seen.get(x.lesion_id) or not_assessable(x, (_OUT_OF_VIEW,)) for x in whole.plan.lesions)
+    answers = [seen.get(x.lesion_id) or not_assessable(x, (_OUT_OF_VIEW,)) for x in whole.plan.lesions]
+    lesions = tuple(_on_grid(answer, grid) for answer in answers)
     outcome = most_urgent(tuple(x.outcome for x in lesions))
     return Assessment(
         outcome=outcome,
@@ -246,6 +250,11 @@ def _assess_lesions(
         else:
             out.append(assess_lesion(case, view, segment(case, view), carried))
     return out
+
+
+def _on_grid(lesion: LesionAssessment, grid: Geometry) -> LesionAssessment:
+    zone, tumor, uncovered = (m and spread(m, grid) for m in (lesion.zone, lesion.tumor, lesion.uncovered))
+    return replace(lesion, zone=zone, tumor=tumor, uncovered=uncovered)
 
 
 def _study_reasons(case: Case, lesions: tuple[LesionAssessment, ...], organ: FoundOrgan) -> tuple[Reason, ...]:
