@@ -6,6 +6,7 @@ A name that ends in .json is a file with what a benchmark printed with --json: i
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -39,7 +40,13 @@ def section(document: dict[str, Any]) -> str:
         f"Measured {document['measured']} by `{document['command']}`: {machine['cores']} cores ({machine['cpu']}), "
         f"{machine['cuda'] or 'no accelerator'}, {versions}."
     )
-    return f"{how}\n\n{tables(document)}\n"
+    script = HERE / f"{document['benchmark']}.py"
+    return f"{about(script)}\n\n{how}\n\n{tables(document)}\n"
+
+
+def about(script: Path) -> str:
+    """What a benchmark says of itself, without its options."""
+    return (ast.get_docstring(ast.parse(script.read_text())) or "").split("--quick:")[0].strip()
 
 
 def updated(page: str, sections: dict[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,9 +22,11 @@ from pipeline.lesion import (
     not_assessable,
     segment,
     view_lesion,
+    why_not_in_view,
     zone_astray,
 )
-from pipeline.organ import FoundOrgan, find_organ
+from pipeline.organ import FoundOrgan
+from pipeline.organ_mask import organ_of
 from pipeline.register import COARSE_LEVELS, FINE_LEVELS
 from pipeline.registration_error import registration_errors
 from pipeline.rigid import rigid_start
@@ -43,10 +45,6 @@ ZONE_CUT_MM = 3.0
 PRIOR_CUT_MM = 5.0
 
 _REFUSED = RegistrationQuality(False, None, None)
-_OUT_OF_VIEW = Reason(
-    "lesion_outside_followup",
-    "The lesion lies outside what the follow-up shows, or the study belongs to another patient or region.",
-)
 
 
 def assess(
@@ -58,16 +56,17 @@ def assess(
     """
     watch = _Watch(clock, progress)
     if (unfit := _unfit(case)) is not None:
-        return _refused(case, unfit, watch)
+        return _refused(case, [unfit] * len(case.plan.lesions), watch)
     watch.stage("organ")
     grid = case.followup.volume.geometry
     case = _evened(on_coarser_grids(case))
-    organ = _organ(case)
+    organ, plan = organ_of(case.plan)
+    case = replace(case, plan=plan)
     watch.stage("register")
     start = rigid_start(case.followup.volume, case.plan.baseline, region=_planned_box(case))
     unseen = [x.lesion_id for x in case.plan.lesions if not is_in_view(case, x, start)]
     if len(unseen) == len(case.plan.lesions):
-        return _refused(case, _OUT_OF_VIEW, watch)
+        return _refused(case, [why_not_in_view(case, x) for x in case.plan.lesions], watch)
     whole, case = case, replace(case, plan=_without(case.plan, unseen))
     where = _where(case, start, organ)
     followup, baseline = case.followup.volume, case.plan.baseline
@@ -84,7 +83,7 @@ def assess(
     qualities = refused_together(each)
     watch.stage("measure")
     seen = {x.lesion_id: x for x in _assess_lesions(case, joined, organ, list(zip(qualities, carried, strict=True)))}
-    answers = [seen.get(x.lesion_id) or not_assessable(x, (_OUT_OF_VIEW,)) for x in whole.plan.lesions]
+    answers = [seen.get(x.lesion_id) or not_assessable(x, (why_not_in_view(whole, x),)) for x in whole.plan.lesions]
     lesions = tuple(_on_grid(answer, grid) for answer in answers)
     outcome = most_urgent(tuple(x.outcome for x in lesions))
     return Assessment(
@@ -119,6 +118,12 @@ def _unfit(case: Case) -> Reason | None:
         if not np.isfinite(volume.voxels).all():
             text = f"Some voxels of the {name} have no value; what they would show cannot be told."
             return Reason("image_has_gaps", text)
+        if lost := volume.blank_slices:
+            text = (
+                f"The {name} has slices within it that hold one value only ({lost}): their pixels were lost; send the "
+                "series again."
+            )
+            return Reason("image_has_gaps", text)
     return None
 
 
@@ -149,18 +154,12 @@ class _Watch:
         return dict(self._spent)
 
 
-def _refused(case: Case, reason: Reason, watch: _Watch) -> Assessment:
-    lesions = tuple(not_assessable(lesion, (reason,)) for lesion in case.plan.lesions)
-    quality = replace(_REFUSED, reasons=(reason,))
-    return Assessment(
-        "not_assessable", True, (reason,), case.days_since_procedure, Registration(None, quality), lesions, watch.done()
-    )
-
-
-def _organ(case: Case) -> FoundOrgan:
-    if case.plan.organ_mask is not None:
-        return FoundOrgan(case.plan.organ_mask, "given by the plan")
-    return find_organ(case.plan.baseline, case.plan.lesions[0].tumor, organ=case.plan.organ)
+def _refused(case: Case, reasons: Sequence[Reason], watch: _Watch) -> Assessment:
+    """reasons: one for each lesion."""
+    lesions = tuple(not_assessable(x, (reason,)) for x, reason in zip(case.plan.lesions, reasons, strict=True))
+    told, days = tuple(dict.fromkeys(reasons)), case.days_since_procedure
+    registration = Registration(None, replace(_REFUSED, reasons=told))
+    return Assessment("not_assessable", True, told, days, registration, lesions, watch.done())
 
 
 def _planned_box(case: Case) -> Box:
@@ -264,9 +263,7 @@ def _study_reasons(case: Case, lesions: tuple[LesionAssessment, ...], organ: Fou
     for lesion in sorted(lesions, key=lambda x: x.outcome != urgent):
         for reason in lesion.reasons:
             seen.setdefault((reason.code, reason.text), reason)
-    notes = []
-    if case.plan.organ_mask is None:
-        notes.append(Reason("organ_mask_not_in_plan", f"Organ mask: {organ.how}."))
+    notes = [organ.note] if organ.note is not None else []
     if any(x.simulated_zone is None for x in case.plan.lesions):
         text = "The plan has no simulated zone; the tumor grown by the required margin stands for it."
         if any(x.applicators and x.simulated_zone is None for x in case.plan.lesions):

@@ -105,11 +105,15 @@ class FollowUp:
 
 @dataclass(frozen=True, eq=False)
 class EarlierLesion:
-    """What an earlier follow-up found for one lesion; the zone lies on that follow-up's grid."""
+    """What an earlier follow-up found for one lesion; the zone lies on that follow-up's grid.
+
+    required_margin_mm: what its outcome was judged by; None where that is not known.
+    """
 
     lesion_id: str
     outcome: Outcome
     zone: Mask | None
+    required_margin_mm: float | None
 
 
 @dataclass(frozen=True, eq=False)

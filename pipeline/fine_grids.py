@@ -1,7 +1,7 @@
 """Scans and regions on finer grids than the method needs: coarser for the way through, and back at its end.
 
-Below `FINEST_MM` voxels only cost: at 0.3 mm a lesion's surroundings hold 18 million of them, each noisier than one of
-0.6 mm, and no edge on CT or MR is that sharp.
+Voxels of up to half of `FINEST_MM` only cost: at 0.3 mm a lesion's surroundings hold 18 million of them, each noisier
+than one of 0.6 mm, and no edge on CT or MR is that sharp.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.case import Case, Lesion
-from pipeline.geometry import Geometry
+from pipeline.case import Case, EarlierLesion, Lesion
+from pipeline.geometry import Geometry, GeometryMismatch
 from pipeline.volume import Mask, Volume
 
 #: Voxels are joined as long as they stay no larger than this.
@@ -19,7 +19,7 @@ FINEST_MM = 0.7
 
 
 def on_coarser_grids(case: Case) -> Case:
-    """The case with no grid finer than it needs to be; itself where none is."""
+    """The case with no grid finer than it needs to be, earlier zones included."""
     plan, volume = case.plan, case.followup.volume
     plan = replace(
         plan,
@@ -28,7 +28,12 @@ def on_coarser_grids(case: Case) -> Case:
         organ_mask=plan.organ_mask and thinned(plan.organ_mask),
         vessel_mask=plan.vessel_mask and thinned(plan.vessel_mask),
     )
-    return replace(case, plan=plan, followup=replace(case.followup, volume=averaged(volume)))
+    previous = tuple(replace(p, lesions=tuple(_earlier(x) for x in p.lesions)) for p in case.previous)
+    return replace(case, plan=plan, followup=replace(case.followup, volume=averaged(volume)), previous=previous)
+
+
+def _earlier(lesion: EarlierLesion) -> EarlierLesion:
+    return replace(lesion, zone=lesion.zone and thinned(lesion.zone))
 
 
 def _on_coarser_grids(lesion: Lesion) -> Lesion:
@@ -42,12 +47,10 @@ def averaged(volume: Volume) -> Volume:
     steps = _steps(volume.geometry)
     if steps == (1, 1, 1):
         return volume
-    shape = [n // step for n, step in zip(volume.geometry.shape, steps, strict=True)]
-    kept = volume.geometry.crop((0, 0, 0), np.multiply(shape, steps))
-    k, j, i = kept.shape
-    blocks = volume.voxels[:k, :j, :i].reshape([x for pair in zip(shape, steps, strict=True) for x in pair])
-    mean = blocks.mean(axis=(1, 3, 5), dtype=np.float32)
-    return Volume(mean, kept.resampled(kept.spacing_mm * steps), volume.quantity)
+    joined = _joined(volume.geometry)
+    k, j, i = np.multiply(joined.shape, steps)
+    blocks = volume.voxels[:k, :j, :i].reshape([x for pair in zip(joined.shape, steps, strict=True) for x in pair])
+    return Volume(blocks.mean(axis=(1, 3, 5), dtype=np.float32), joined, volume.quantity)
 
 
 def thinned(mask: Mask) -> Mask:
@@ -64,15 +67,28 @@ def thinned(mask: Mask) -> Mask:
 
 
 def spread(mask: Mask, onto: Geometry) -> Mask:
-    """A region found on an averaged image, on the image's own grid; itself where that is the same."""
+    """A region found on an averaged image, on the image's own grid; itself where that is the same.
+
+    Raises GeometryMismatch for a region on another grid.
+    """
     if mask.geometry.same_grid(onto):
         return mask
     steps = _steps(onto)
+    if not mask.geometry.same_grid(_joined(onto)):
+        raise GeometryMismatch("the mask does not lie on the grid that voxels of that one join to")
     voxels = mask.voxels
     for axis, step in enumerate(steps):
         voxels = voxels.repeat(step, axis)
     missing = [(0, n - there) for n, there in zip(onto.shape, voxels.shape, strict=True)]
     return Mask(np.pad(voxels, missing, mode="edge"), onto)
+
+
+def _joined(geometry: Geometry) -> Geometry:
+    """The grid of an averaged image."""
+    steps = _steps(geometry)
+    shape = [n // step for n, step in zip(geometry.shape, steps, strict=True)]
+    kept = geometry.crop((0, 0, 0), np.multiply(shape, steps))
+    return kept.resampled(kept.spacing_mm * steps)
 
 
 def _steps(geometry: Geometry) -> tuple[int, int, int]:

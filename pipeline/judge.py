@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.assessment import URGENCY, Finding, Margin, Reason
 from pipeline.case import Outcome
 
-_CLEAN: tuple[Outcome, ...] = ("complete", "narrow_margin")
+CLEAN: tuple[Outcome, ...] = ("complete", "narrow_margin")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Verdict:
 
 def earlier_clean(outcomes: tuple[Outcome, ...]) -> Outcome | None:
     """The latest clean outcome among earlier follow-ups (oldest first), or None."""
-    clean = [o for o in outcomes if o in _CLEAN]
+    clean = [o for o in outcomes if o in CLEAN]
     return clean[-1] if clean else None
 
 
@@ -38,9 +38,9 @@ def judge_lesion(
         return Verdict("not_assessable", (_NO_NUMBER,))
     if clean is not None:
         text = (
-            f"No new enhancement {days} days after the procedure; an earlier follow-up was {_word(clean)}, so the "
-            f"margin of {margin.minimal_margin_mm:.1f} mm is reported but not judged: zones shrink. Regrowth that is "
-            "darker than the organ is not looked for."
+            f"No new enhancement {days} days after the procedure; an earlier follow-up was {_word(clean)} by the "
+            f"margin required now, so the {margin.minimal_margin_mm:.1f} mm of today are reported but not judged: "
+            "zones shrink. Regrowth that is darker than the organ is not looked for."
         )
         return Verdict(clean, (Reason("unchanged_since_clean_followup", text),))
     if margin.minimal_margin_mm < 0:
@@ -106,8 +106,10 @@ def _told(finding: Finding, days: int) -> Reason:
         "residual_tumor": "Enhancing residual tumor",
         "uncovered_tumor": "Uncovered tumor",
     }[finding.kind]
+    left = finding.kind in ("residual_tumor", "uncovered_tumor")
+    where = "not covered by the ablation zone" if left else "at the ablation zone"
     text = (
-        f"{what} of {finding.volume_ml:.2f} ml, {finding.longest_diameter_mm:.0f} mm long, at the ablation zone "
+        f"{what} of {finding.volume_ml:.2f} ml, {finding.longest_diameter_mm:.0f} mm long, {where} "
         f"{days} days after the procedure."
     )
     return Reason(finding.kind, text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,13 @@ from pipeline.assessment import (
     SimulatedZoneComparison,
 )
 from pipeline.carried import CarriedTumor
-from pipeline.case import Case, Lesion, Outcome
+from pipeline.case import Case, Lesion
 from pipeline.contraction import contraction_mm
 from pipeline.coverage import inside
 from pipeline.enhancement import LIVER_SURELY_ENHANCED_HU, LIVER_UNENHANCED_HU
+from pipeline.fine_grids import thinned
 from pipeline.geometry import Geometry
+from pipeline.history import earlier_of, earlier_outcomes, may_have_shrunk_to
 from pipeline.judge import earlier_clean, judge_lesion
 from pipeline.margin import measure_margin
 from pipeline.measurement import measure_lesion
@@ -51,6 +53,11 @@ _LOOKS_ALIKE = Reason(
 )
 
 
+_OUT_OF_VIEW = Reason(
+    "lesion_outside_followup",
+    "The follow-up does not show the whole lesion, or the study belongs to another patient or region; a scan that "
+    "shows the lesion with its surroundings is needed.",
+)
 _TUMOR_CUT = Reason(
     "tumor_cut_by_baseline",
     "The tumor reaches the border of the baseline scan, so part of it may never have been seen; a plan on a scan that "
@@ -59,6 +66,10 @@ _TUMOR_CUT = Reason(
 _SIMULATED_CUT = Reason(
     "simulated_zone_cut_by_baseline",
     "The simulated zone reaches the border of the baseline scan, so it is not compared with the zone found.",
+)
+_SIMULATED_MISSES = Reason(
+    "simulated_zone_misses_tumor",
+    "The simulated zone covers no part of its tumor: check that the plan names the right regions.",
 )
 _UNTREATED = Reason(
     "zone_looks_like_tumor",
@@ -115,17 +126,27 @@ def is_in_view(case: Case, lesion: Lesion, baseline_from_followup: Transform) ->
     return float(case.followup.volume.geometry.contains(points).mean()) >= 0.9
 
 
+def why_not_in_view(case: Case, lesion: Lesion) -> Reason:
+    """Why a lesion that is not in view (`is_in_view`) cannot be assessed; it may be the plan's fault."""
+    return _TUMOR_CUT if _cut_by_border(lesion.tumor, case.plan.baseline.geometry) else _OUT_OF_VIEW
+
+
 def zone_astray(lesion: Lesion) -> Reason | None:
     """Why a lesion's simulated zone cannot be meant for its tumor, if so."""
-    if lesion.simulated_zone is None:
-        return None
-    if sample_distance(lesion.simulated_zone, _some(lesion.tumor.points_lps_mm())).max() >= -ASTRAY_MM:
+    if _planned_depth_mm(lesion) >= -ASTRAY_MM:
         return None
     text = (
         f"The simulated zone of {lesion.lesion_id} lies more than {ASTRAY_MM:.0f} mm from its tumor: check that the "
         "plan names the right regions."
     )
     return Reason("simulated_zone_astray", text)
+
+
+def _planned_depth_mm(lesion: Lesion) -> float:
+    """How deep in the simulated zone any part of the tumor lies; negative: how far all of it lies outside."""
+    if lesion.simulated_zone is None:
+        return 0.0
+    return float(sample_distance(thinned(lesion.simulated_zone), _some(lesion.tumor.points_lps_mm())).max())
 
 
 def segment(case: Case, view: LesionView) -> Zone | Reason:
@@ -144,6 +165,13 @@ def segment(case: Case, view: LesionView) -> Zone | Reason:
 
 def assess_lesion(case: Case, view: LesionView, found: Zone | Reason, carried: CarriedTumor) -> LesionAssessment:
     """The lesion's answer on the follow-up's own grid."""
+    answer = _answer(case, view, found, carried)
+    if _planned_depth_mm(view.lesion) >= 0:
+        return answer
+    return replace(answer, reasons=(*answer.reasons, _SIMULATED_MISSES))
+
+
+def _answer(case: Case, view: LesionView, found: Zone | Reason, carried: CarriedTumor) -> LesionAssessment:
     lesion, full = view.lesion, case.followup.volume.geometry
     tumor = _tumor_voxels(view)
     if lesion.tumor.volume_ml < LEAST_TUMOR_ML:
@@ -156,8 +184,8 @@ def assess_lesion(case: Case, view: LesionView, found: Zone | Reason, carried: C
         return not_assessable(lesion, (_TUMOR_CUT,), tumor=tumor.embedded_in(full))
     if isinstance(found, Reason):
         return not_assessable(lesion, (found,), tumor=tumor.embedded_in(full))
-    clean = earlier_clean(_earlier_outcomes(case, lesion)) is not None
-    if not clean and _looks_untreated(found, tumor):
+    clean = earlier_clean(earlier_outcomes(case, lesion)) is not None
+    if _looks_untreated(found, tumor) and not (clean and may_have_shrunk_to(found.mask.volume_ml, case, lesion)):
         return not_assessable(lesion, (_UNTREATED,), tumor=tumor.embedded_in(full), zone=found.mask.embedded_in(full))
     if _cut_by_border(found.mask, full):
         text = "The ablation zone reaches the border of the follow-up scan; a scan that shows all of it is needed."
@@ -169,7 +197,7 @@ def assess_lesion(case: Case, view: LesionView, found: Zone | Reason, carried: C
         measured.margin,
         findings,
         required_margin_mm=lesion.required_margin_mm,
-        earlier=_earlier_outcomes(case, lesion),
+        earlier=earlier_outcomes(case, lesion),
         days=case.days_since_procedure,
     )
     outcome, reasons = verdict.outcome, verdict.reasons
@@ -190,10 +218,6 @@ def assess_lesion(case: Case, view: LesionView, found: Zone | Reason, carried: C
         registration_error=measured.registration_error,
         tissue_contraction_mm=contraction_mm(carried.baseline_from_followup, found.mask),
     )
-
-
-def _earlier_outcomes(case: Case, lesion: Lesion) -> tuple[Outcome, ...]:
-    return tuple(e.outcome for p in case.previous for e in p.lesions if e.lesion_id == lesion.lesion_id)
 
 
 def _looks_untreated(zone: Zone, tumor: Mask) -> bool:
@@ -230,7 +254,7 @@ def _tumor_voxels(view: LesionView) -> Mask:
 
 def _findings(case: Case, view: LesionView, zone: Zone) -> tuple[Finding, ...]:
     image, around, model = view.image, view.around, zone.intensities
-    earlier = [(p, e) for p in case.previous for e in p.lesions if e.lesion_id == view.lesion.lesion_id]
+    earlier = earlier_of(case, view.lesion)
     outcomes = tuple(e.outcome for _, e in earlier)
     clean = earlier_clean(outcomes) is not None or "local_progression" in outcomes
     scene = Scene(

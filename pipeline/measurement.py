@@ -13,16 +13,16 @@ from pipeline.coverage import measure_coverage
 from pipeline.geometry import FloatArray
 from pipeline.location import DEEP_MM, Location, locate, midline_x_mm
 from pipeline.margin import MarginMap, measure_margin
-from pipeline.organ_edge import organ_depth_mm, organ_limited_mm, required_here_mm
+from pipeline.organ_edge import closed_organ, depth_below_mm, organ_limited_mm, required_here_mm
+from pipeline.organ_edge_seen import BEYOND_MM, edge_unseen
 from pipeline.segment import Zone
 from pipeline.surface import Surface, level_of_mask
 from pipeline.transform import sample_distance
 from pipeline.uncertainty import EdgeError, margin_uncertainty
 from pipeline.volume import Mask
 
-#: A tumor of 1 cm that touches the capsule has half of its surface within 5 mm of it. Of one that seems to lie nearly
-#: whole at the edge, the organ's mask is doubted and its full margin asked for.
-MOST_AT_EDGE = 0.75
+#: Less of the tumor's surface is not worth a sentence.
+LEAST_TOLD = 0.01
 #: A vessel this near to the zone's edge counts as touching it: about what registration and drawing may be off.
 VESSEL_TOUCHES_MM = 2.0
 
@@ -104,27 +104,35 @@ class _OrganEdge:
 def _organ_edge(case: Case, lesion: Lesion, margins: MarginMap, planned: FloatArray) -> _OrganEdge:
     """planned: (n, 3) the surface's points in the baseline."""
     required = lesion.required_margin_mm
-    everywhere = np.full(len(planned), required)
     if case.plan.organ_mask is None:
-        return _OrganEdge(everywhere)
+        return _OrganEdge(np.full(len(planned), required))
     tumors = [x.tumor for x in case.plan.lesions]
-    scan, reach = case.plan.baseline.geometry, max(DEEP_MM, required)
-    depth = organ_depth_mm(case.plan.organ_mask, tumors, planned, scan=scan, reach_mm=reach)
-    at_edge = replace(margins, distance_mm=depth).surface_fraction_below(required)
-    if at_edge > MOST_AT_EDGE:
-        return _OrganEdge(everywhere, depth, None, at_edge, remarks=(_doubted(at_edge),))
-    limited = organ_limited_mm(margins, depth, required)
+    baseline, reach = case.plan.baseline, max(DEEP_MM, required)
+    whole = closed_organ(case.plan.organ_mask, tumors, planned, scan=baseline.geometry, reach_mm=reach + BEYOND_MM[1])
+    depth = depth_below_mm(whole, planned, reach_mm=reach)
+    near, unseen = depth < required, np.zeros(len(planned), bool)
+    unseen[near] = edge_unseen(baseline, whole, tumors, planned[near], reach_mm=required)
+    seen_mm = np.where(unseen, reach, depth)
+    limited = organ_limited_mm(margins, seen_mm, required)
     scarcest = int(np.argmin(limited))
-    return _OrganEdge(required_here_mm(depth, required), depth, float(limited[scarcest]), at_edge, scarcest)
-
-
-def _doubted(at_edge: float) -> Reason:
-    text = (
-        f"By the plan's organ mask {at_edge:.0%} of the tumor's surface lie nearer to the organ's edge than the "
-        "required margin: "
-        "a mask that hugs the tumor is no capsule, so the full margin is required everywhere."
+    return _OrganEdge(
+        required_mm=required_here_mm(seen_mm, required),
+        depth_mm=depth,
+        limited_mm=float(limited[scarcest]),
+        surface_fraction=replace(margins, distance_mm=seen_mm).surface_fraction_below(required),
+        scarcest=scarcest,
+        remarks=_not_seen(replace(margins, distance_mm=np.where(unseen, -1.0, 1.0)).surface_fraction_below(0.0)),
     )
-    return Reason("organ_mask_doubted", text)
+
+
+def _not_seen(surface_fraction: float) -> tuple[Reason, ...]:
+    if surface_fraction < LEAST_TOLD:
+        return ()
+    text = (
+        f"At {surface_fraction:.0%} of the tumor's surface the plan's organ mask ends nearby, but what lies beyond is "
+        "as bright as the organ in the baseline: the full margin is required there; check the mask."
+    )
+    return (Reason("organ_edge_not_seen", text),)
 
 
 def _point(place_lps_mm: FloatArray) -> Point:

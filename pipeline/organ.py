@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pipeline.assessment import Reason
 from pipeline.sampling import smoothed, window_of
 from pipeline.transform import identity, resample_distance
 from pipeline.volume import Mask, Volume
@@ -20,10 +21,13 @@ _RING_MM = (4.0, 15.0)
 
 @dataclass(frozen=True, eq=False)
 class FoundOrgan:
-    """The organ region (None when none was plausible) in the baseline's frame, and one sentence on how it was found."""
+    """The organ region (None when none was plausible) in the baseline's frame, and how it was found (without a verb).
+
+    note: what a reader should know of it."""
 
     mask: Mask | None
     how: str
+    note: Reason | None = None
 
 
 def find_organ(baseline: Volume, tumor: Mask, *, organ: str) -> FoundOrgan:
@@ -32,20 +36,20 @@ def find_organ(baseline: Volume, tumor: Mask, *, organ: str) -> FoundOrgan:
     Only the liver is bounded enough by its own intensity to be found so; for other organs no mask is returned.
     """
     if organ != "liver":
-        return FoundOrgan(None, f"no organ mask in the plan and none is grown for {organ}: the lesion's surroundings")
+        return FoundOrgan(None, f"none, as none is grown for {organ}; the lesion's surroundings stand for it")
     window = window_of(baseline)
     values, grid = smoothed(baseline, spacing_mm=GRID_MM, low=window.low, high=window.high)
     distance = resample_distance(tumor, grid, identity(grid.frame_uid))
     ring = (distance < -_RING_MM[0]) & (distance > -_RING_MM[1])
     if ring.sum() < 50:
-        return FoundOrgan(None, "the tumor has no surroundings inside the baseline scan to grow an organ mask from")
+        return FoundOrgan(None, "none, as the tumor has no surroundings inside the baseline scan to grow it from")
     middle, spread = _mode(values[ring])
     alike = (np.abs(values - middle) < 2.5 * spread) | (distance > -_RING_MM[0])
     ball = _ball(2.01 * GRID_MM, grid.spacing_mm)
     opened = ndimage.binary_opening(alike, ball)
     labels, count = ndimage.label(opened)
     if not count:
-        return FoundOrgan(None, "no tissue like the tumor's surroundings holds together: the lesion's surroundings")
+        return FoundOrgan(None, "none, as no tissue like the tumor's surroundings holds together")
     hits = np.bincount(labels[ring], minlength=count + 1)
     hits[0] = 0
     region = labels == int(np.argmax(hits))
@@ -55,8 +59,8 @@ def find_organ(baseline: Volume, tumor: Mask, *, organ: str) -> FoundOrgan:
     if not low <= mask.volume_ml <= high or hits.max() < 0.4 * ring.sum():
         return FoundOrgan(
             None,
-            f"the region grown from the tumor's surroundings measures {mask.volume_ml:.0f} ml, which is not a liver: "
-            "the lesion's surroundings are used instead",
+            f"none, as the region grown from the tumor's surroundings measures {mask.volume_ml:.0f} ml, which is not a "
+            "liver; the lesion's surroundings stand for it",
         )
     return FoundOrgan(mask, f"grown from the tumor's surroundings in the baseline scan, {mask.volume_ml:.0f} ml")
 

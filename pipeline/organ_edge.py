@@ -22,28 +22,43 @@ CLEFT_MM = 12.5
 def organ_depth_mm(
     organ: Mask, tumors: Sequence[Mask], points_lps_mm: FloatArray, *, scan: Geometry, reach_mm: float
 ) -> FloatArray:
-    """(n,) depth below the organ's edge at (n, 3) points near a tumor, negative outside, at most `reach_mm`.
+    """`depth_below_mm` the edge of `closed_organ`."""
+    whole = closed_organ(organ, tumors, points_lps_mm, scan=scan, reach_mm=reach_mm)
+    return depth_below_mm(whole, points_lps_mm, reach_mm=reach_mm)
 
-    All in the baseline's frame. Tumors belong to the organ, also where the organ's mask leaves them out, and so do
-    holes, vessels and clefts up to 2 * `CLEFT_MM` wide: a vein that a mask leaves out is no capsule. Where the scan
-    (the baseline's grid) ends, the organ is taken to go on, whatever the grid of its mask.
+
+def depth_below_mm(organ: Mask, points_lps_mm: FloatArray, *, reach_mm: float) -> FloatArray:
+    """(n,) depth below the organ's edge at (n, 3) points, negative outside, at most `reach_mm`.
+
+    All in the baseline's frame. organ: as `closed_organ` gives it, around these points and to at least this reach.
+    """
+    roughly = sample_distance(organ, points_lps_mm).astype(np.float64)
+    depth = np.clip(roughly, -reach_mm, reach_mm)
+    near = np.abs(roughly) < reach_mm + float(organ.geometry.spacing_mm.max())
+    if near.any():
+        # The faces of the box are edges too, but farther off than `reach_mm`.
+        around = organ.crop(organ.geometry.box_around(points_lps_mm[near], pad_mm=reach_mm + _SLACK_MM))
+        level = level_of_mask(around)
+        distance = np.minimum(distance_to_surface_mm(points_lps_mm[near], level.surface()), reach_mm)
+        depth[near] = np.where(level.at(points_lps_mm[near]) > 0, distance, -distance)
+    return depth
+
+
+def closed_organ(
+    organ: Mask, tumors: Sequence[Mask], points_lps_mm: FloatArray, *, scan: Geometry, reach_mm: float
+) -> Mask:
+    """The organ around (n, 3) points near a tumor, as far as `reach_mm` and a little more, in the baseline's frame.
+
+    Tumors belong to the organ, also where the organ's mask leaves them out, and so do holes, vessels and clefts up to
+    2 * `CLEFT_MM` wide: a vein that a mask leaves out is no capsule. Where the scan (the baseline's grid) ends, the
+    organ is taken to go on, whatever the grid of its mask.
     """
     part = _continued(organ, scan, box_of(points_lps_mm).grown(reach_mm + CLEFT_MM + _SLACK_MM))
     same = identity(part.geometry.frame_uid)
     voxels = part.voxels.copy()
     for tumor in tumors:
         voxels |= resample_distance(tumor, part.geometry, same) > 0
-    whole = _closed(Mask(voxels, part.geometry))
-    roughly = sample_distance(whole, points_lps_mm).astype(np.float64)
-    depth = np.clip(roughly, -reach_mm, reach_mm)
-    near = np.abs(roughly) < reach_mm + float(whole.geometry.spacing_mm.max())
-    if near.any():
-        # The faces of the box are edges too, but farther off than `reach_mm`.
-        around = whole.crop(whole.geometry.box_around(points_lps_mm[near], pad_mm=reach_mm + _SLACK_MM))
-        level = level_of_mask(around)
-        distance = np.minimum(distance_to_surface_mm(points_lps_mm[near], level.surface()), reach_mm)
-        depth[near] = np.where(level.at(points_lps_mm[near]) > 0, distance, -distance)
-    return depth
+    return _closed(Mask(voxels, part.geometry))
 
 
 def _continued(organ: Mask, scan: Geometry, box: Box) -> Mask:

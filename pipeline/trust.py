@@ -22,6 +22,8 @@ from pipeline.volume import Mask, Volume
 LEAST_AGREEMENT = 0.6
 JACOBIAN_RANGE = (0.5, 1.8)
 MOST_EXPECTED_ERROR_MM = 2.2
+#: Beyond this an expected error only says that nothing was found; this project's own choice.
+MEANINGFUL_MM = 10.0
 #: What speaks against the pair of scans, not against one lesion's place.
 OF_THE_PAIR = ("registration_images_disagree", "registration_distorts")
 FINE_MM, COARSE_MM = 1.5, 10.0
@@ -58,9 +60,14 @@ def judge_registration(
         text = f"The registration {what}, which tissue does not do: check that plan and study belong together."
         reasons.append(Reason("registration_distorts", text))
     if not expected <= MOST_EXPECTED_ERROR_MM:
-        reasons.append(
-            Reason("registration_uncertain", f"The registration may be off by {expected:.1f} mm at the tumor.")
+        # Not "2.2 mm, more than 2.2 mm".
+        digits = 2 if expected < MOST_EXPECTED_ERROR_MM + 0.1 else 1
+        off = f"{expected:.{digits}f} mm" if expected <= MEANINGFUL_MM else f"more than {MEANINGFUL_MM:.0f} mm"
+        text = (
+            f"The registration may be off by {off} at the tumor, more than the {MOST_EXPECTED_ERROR_MM} mm allowed: "
+            "check that plan and study belong together; thinner slices, less noise or a longer scan would help."
         )
+        reasons.append(Reason("registration_uncertain", text))
     return RegistrationQuality(not reasons, expected, jacobian, tuple(reasons))
 
 

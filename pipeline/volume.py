@@ -38,6 +38,13 @@ class Volume:
         finite = self.voxels[np.isfinite(self.voxels)]
         return not finite.size or bool(finite.min() == finite.max())
 
+    @property
+    def blank_slices(self) -> int:
+        """How many slices between others that show something hold one value only."""
+        rows = self.voxels.reshape(len(self.voxels), -1)
+        shown = np.flatnonzero(rows.min(axis=1) != rows.max(axis=1))
+        return int(shown[-1] - shown[0] + 1 - len(shown)) if len(shown) else 0
+
     def crop(self, box: tuple[slice, slice, slice]) -> Volume:
         """The part inside an index box (see `Geometry.box_around`); voxels are a view."""
         return Volume(self.voxels[box], _crop(self.geometry, box), self.quantity)

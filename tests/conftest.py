@@ -15,7 +15,7 @@ from filelock import FileLock
 from dicom_node.phantom_series import PhantomFolder, write_phantom
 from pipeline.assess import assess
 from pipeline.assessment import Assessment, LesionAssessment, Registration
-from pipeline.carried import carry
+from pipeline.carried import CarriedTumor, carry
 from pipeline.case import Case, Plan
 from pipeline.lesion import assess_lesion, segment, view_lesion
 from pipeline.organ import FoundOrgan
@@ -90,7 +90,21 @@ def shift_errors(case: Case, expected_mm: float) -> RegistrationErrors:
 
 
 @pytest.fixture(scope="session")
-def assessed_again() -> Callable[[Case, Registration], LesionAssessment]:
+def carried_again() -> Callable[[Case, Registration], CarriedTumor]:
+    """The first lesion's tumor as a registration carries it that was found before."""
+
+    def carried(case: Case, registration: Registration) -> CarriedTumor:
+        assert registration.baseline_from_followup is not None
+        errors = shift_errors(case, registration.quality.expected_error_mm or 0.0)
+        return carry(case.plan.lesions[0], registration.baseline_from_followup, errors)
+
+    return carried
+
+
+@pytest.fixture(scope="session")
+def assessed_again(
+    carried_again: Callable[[Case, Registration], CarriedTumor],
+) -> Callable[[Case, Registration], LesionAssessment]:
     """Assesses the first lesion of a case on a registration that was found before, which is what takes long."""
 
     def assessed(case: Case, registration: Registration) -> LesionAssessment:
@@ -98,8 +112,7 @@ def assessed_again() -> Callable[[Case, Registration], LesionAssessment]:
         assert transform is not None
         organ = FoundOrgan(case.plan.organ_mask, "given by the plan")
         view = view_lesion(case, case.plan.lesions[0], transform, organ)
-        errors = shift_errors(case, registration.quality.expected_error_mm or 0.0)
-        return assess_lesion(case, view, segment(case, view), carry(case.plan.lesions[0], transform, errors))
+        return assess_lesion(case, view, segment(case, view), carried_again(case, registration))
 
     return assessed
 
@@ -113,6 +126,22 @@ def assessed_with(
     """Assesses the first lesion of another plan for the incomplete patient."""
     followup, registration = incomplete_phantom.followups[0].followup, incomplete_assessment.registration
     return lambda plan: assessed_again(Case(plan, followup), registration)
+
+
+@pytest.fixture(scope="session")
+def clean_told(once: Once, progression_phantom: Phantom) -> tuple[Assessment, list[str]]:
+    """The follow-up of five weeks, with which the stories "complete", "progression" and "shrinking" begin.
+
+    What was found, and the stages it told of.
+    """
+
+    def made() -> tuple[Assessment, list[str]]:
+        told: list[str] = []
+        ticks = iter(range(1000))
+        return assess(progression_phantom.case(0), clock=lambda: float(next(ticks)), progress=told.append), told
+
+    found: tuple[Assessment, list[str]] = once("clean assessment", made)
+    return found
 
 
 @pytest.fixture(scope="session")

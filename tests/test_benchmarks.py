@@ -39,11 +39,20 @@ def test_a_section_of_the_page_is_replaced_and_the_others_stay(page: ModuleType)
 def test_a_section_says_when_and_on_what_it_was_measured(page: ModuleType) -> None:
     machine = {"cores": 64, "cpu": "Some CPU", "cuda": "Some GPU", "versions": {"Python": "3.11.0", "torch": "2.13.0"}}
     goal = {"name": "error, mm", "value": 0.25, "goal": "<= 1", "met": True}
-    document = {"measured": "2026-01-02 03:04 UTC", "command": "python benchmarks/x.py", "machine": machine,
-                "rows": [{"n": k} for k in range(500)], "goals": [goal]}  # fmt: skip
+    document = {"benchmark": "margin", "measured": "2026-01-02 03:04 UTC", "command": "python benchmarks/x.py",
+                "machine": machine, "rows": [{"n": k} for k in range(500)], "goals": [goal]}  # fmt: skip
     text = page.section(document)
-    for said in ("2026-01-02 03:04 UTC", "64 cores (Some CPU)", "Some GPU", "torch 2.13.0", "500 rows", "| 0.25 |"):
+    for said in (
+        "ours beside the ways other tools take",
+        "2026-01-02 03:04 UTC",
+        "64 cores (Some CPU)",
+        "Some GPU",
+        "torch 2.13.0",
+        "500 rows",
+        "| 0.25 |",
+    ):
         assert said in text
+    assert "--quick" not in text
 
 
 def test_rows_of_a_run_cut_short_are_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
+from dicom_node import identity
 from dicom_node.decode.choose import Chosen, Wanted, check_slices, choose
 from dicom_node.decode.dates import acquired_on
 from dicom_node.decode.files import Header, Scan, quiet, scan
@@ -35,6 +36,7 @@ def read_case(plan: Path, *, baseline: Sequence[Path], followup: Sequence[Path],
         before = _images(baseline, plan_file, "baseline")
         after = _images(followup, plan_file, "follow-up")
         baseline_acquisition, baseline_volume = _baseline(before, plan_file)
+        _check_order(baseline_acquisition, plan_file)
         loaded = load_plan(plan_file, baseline_volume)
         after = _one_study(after, plan_file)
         chosen = choose(after, _wanted(loaded, baseline_acquisition))
@@ -106,6 +108,17 @@ def _baseline(headers: Sequence[Header], plan_file: PlanFile) -> tuple[Acquisiti
     axes = series.acquisitions[0].frames[0].normal_lps
     chosen = choose(own, Wanted(plan_file.organ, own[0], _AROUND_MM, axes))
     return chosen.acquisition, chosen.volume
+
+
+def _check_order(baseline: Acquisition, plan_file: PlanFile) -> None:
+    """Raises Refused: baseline_after_procedure."""
+    acquired = identity.acquired_on(baseline.header.text)
+    if acquired is not None and acquired > plan_file.procedure_date:
+        raise Refused(
+            "baseline_after_procedure",
+            f"The baseline was acquired on {acquired}, after the plan's procedure_date of {plan_file.procedure_date}; "
+            "check the date, or plan on a scan from before the procedure.",
+        )
 
 
 def _one_study(headers: Sequence[Header], plan_file: PlanFile) -> list[Header]:

@@ -144,7 +144,8 @@ def why_unfit(acquisition: Acquisition, wanted: Wanted) -> str:
         return "is not axial."
     extent = geometry.spacing_mm[0] * geometry.shape[0]
     if extent < wanted.extent_mm:
-        return f"covers {extent:.0f} mm only; {wanted.extent_mm:.0f} mm are needed."
+        needed = f"the lesion, its required margin and some tissue around it need {wanted.extent_mm:.0f} mm"
+        return f"covers {extent:.0f} mm only; {needed}."
     return ""
 
 

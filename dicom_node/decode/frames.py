@@ -116,7 +116,7 @@ def frames_of(header: Header) -> list[Frame]:
     """All frames of one CT or MR file.
 
     Raises Refused as `check_image`, and no_position, no_pixel_spacing, no_frame_of_reference, not_hounsfield,
-    modality_lut, broken_header.
+    modality_lut, rescale_slope_zero, broken_header.
     """
     check_image(header)
     if not header.text("FrameOfReferenceUID"):

@@ -76,7 +76,8 @@ class Rescale:
 def rescale_of(header: Header, functional: Dataset | None = None) -> Rescale:
     """How this image's (or, with its functional groups merged in `functional`, this frame's) values are meant.
 
-    Raises Refused: ``not_hounsfield`` for a CT in another unit, ``modality_lut`` for a look-up table.
+    Raises Refused: ``not_hounsfield`` for a CT in another unit, ``modality_lut`` for a look-up table,
+    ``rescale_slope_zero`` for a CT whose values would all be one.
     """
     source = header.dataset if functional is None else functional
     is_ct = header.text("Modality") == "CT"
@@ -86,6 +87,10 @@ def rescale_of(header: Header, functional: Dataset | None = None) -> Rescale:
     if is_ct and unit not in ("HU", "US", "HU_MOD"):
         raise Refused("not_hounsfield", f"{header.name} is a CT map in {unit}, not in Hounsfield units.")
     slope, intercept = _number(source, "RescaleSlope", 1.0), _number(source, "RescaleIntercept", 0.0)
+    if slope == 0 and is_ct:
+        text = f"{header.name} has a RescaleSlope of 0, which makes all its pixels one value; export it again."
+        raise Refused("rescale_slope_zero", text)
+    # MR has no unit: any slope will do.
     return Rescale(slope or 1.0, intercept, _padding(header.dataset), AIR_HU if is_ct else 0)
 
 

@@ -16,6 +16,9 @@ from pipeline.case import Applicator, Energy, Lesion, Organ, Plan, ProtocolPhase
 from pipeline.geometry import Geometry
 from pipeline.volume import Mask, Volume
 
+#: More than any protocol asks for (5 to 10 mm), so a slip of the unit or of a decimal point.
+MOST_REQUIRED_MM = 30.0
+
 
 @dataclass(frozen=True)
 class PlannedLesion:
@@ -169,7 +172,7 @@ def _lesion(node: Node) -> PlannedLesion:
     )
     return PlannedLesion(
         lesion_id=node.child("lesion_id").name(),
-        required_margin_mm=node.child("required_margin_mm").number(least=0),
+        required_margin_mm=node.child("required_margin_mm").number(least=0, most=MOST_REQUIRED_MM),
         tumor=_region(node.child("tumor")),
         simulated_zone=_region(node.child("simulated_zone")) if node.has("simulated_zone") else None,
         applicators=tuple(_applicator(item) for item in _items(node, "applicators")),

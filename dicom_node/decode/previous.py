@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -63,7 +64,9 @@ def _document(folder: Path) -> dict[str, Any]:
 
 
 def _unreadable(name: str) -> Refused:
-    return Refused("previous_unreadable", f"The earlier result {name} has no readable assessment.json.")
+    return Refused(
+        "previous_unreadable", f"The earlier result {name} has no whole, readable assessment.json; assess it again."
+    )
 
 
 def _earlier(folder: Path, document: dict[str, Any], days: int, baseline_frame_uid: str) -> EarlierFollowUp:
@@ -74,10 +77,20 @@ def _earlier(folder: Path, document: dict[str, Any], days: int, baseline_frame_u
         if not isinstance(item, dict) or item.get("outcome") not in get_args(Outcome):
             raise _unreadable(folder.name)
         zone = None if labels is None else _zone(labels, number, document["lesions"])
-        lesions.append(EarlierLesion(str(item.get("lesion_id")), item["outcome"], zone))
+        required = item.get("required_margin_mm")
+        if not _is_margin(required):
+            raise _unreadable(folder.name)
+        lesions.append(EarlierLesion(str(item.get("lesion_id")), item["outcome"], zone, required))
     accepted = (document.get("registration") or {}).get("accepted", False)
     transform = _transform(folder, baseline_frame_uid, frame_uid) if accepted else None
     return EarlierFollowUp(days, tuple(lesions), transform)
+
+
+def _is_margin(value: object) -> bool:
+    """Whether it can be a required margin; older results may not say which."""
+    if value is None:
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _labels(folder: Path, frame_uid: str) -> tuple[NDArray[Any], Geometry] | None:

@@ -73,7 +73,7 @@ class Node:
             raise self.wrong(f"must be one of {', '.join(choices)}")
         return str(self.value)
 
-    def number(self, *, above: float | None = None, least: float | None = None) -> float:
+    def number(self, *, above: float | None = None, least: float | None = None, most: float | None = None) -> float:
         value = self.value
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise self.wrong("must be a number")
@@ -81,6 +81,8 @@ class Node:
             raise self.wrong(f"must be above {above:g}")
         if least is not None and not value >= least:
             raise self.wrong(f"must be at least {least:g}")
+        if most is not None and not value <= most:
+            raise self.wrong(f"must be at most {most:g}")
         return float(value)
 
     def integer(self, *, least: int) -> int:

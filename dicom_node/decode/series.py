@@ -31,6 +31,7 @@ SPOILING = (
     "not_an_image",
     "no_position",
     "no_pixel_spacing",
+    "rescale_slope_zero",
 )
 
 

@@ -77,6 +77,21 @@ def test_a_gap_is_not_assessable(incomplete_phantom: Phantom, of_baseline: bool,
     assert ("baseline" in found.reasons[0].text) == of_baseline
 
 
+@pytest.mark.parametrize("of_baseline", [False, True])
+def test_slices_that_lost_their_pixels_are_told(incomplete_phantom: Phantom, of_baseline: bool) -> None:
+    def with_blank_slices(voxels: Array) -> Array:
+        out = voxels.copy()
+        middle = len(out) // 2
+        out[middle - 2 : middle + 1] = 0
+        return out
+
+    found = with_voxels(incomplete_phantom, with_blank_slices, of_baseline=of_baseline)
+    assert found.outcome == "not_assessable"
+    assert [r.code for r in found.reasons] == ["image_has_gaps"]
+    name = "plan's baseline" if of_baseline else "follow-up"
+    assert f"The {name} has slices within it that hold one value only (3)" in found.reasons[0].text
+
+
 @pytest.mark.slow
 def test_a_scan_turned_upside_down_is_refused(incomplete_phantom: Phantom) -> None:
     """Slices in reverse under the same geometry: another body, as far as anybody can tell."""

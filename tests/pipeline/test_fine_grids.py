@@ -12,7 +12,7 @@ from pipeline.assess import assess
 from pipeline.assessment import Assessment
 from pipeline.case import Case
 from pipeline.fine_grids import averaged, spread, thinned
-from pipeline.geometry import Geometry, upright_grid
+from pipeline.geometry import Geometry, GeometryMismatch, upright_grid
 from pipeline.phantom import Phantom
 from pipeline.volume import Mask, Volume
 
@@ -83,6 +83,9 @@ def test_what_was_found_comes_back_where_it_was() -> None:
     nearest = np.round(joined.index_of(fine.grid_lps()[inside])).astype(int)
     assert (back.voxels[inside] == found.voxels[tuple(nearest.T)]).all()
     assert (back.voxels[-1] == back.voxels[-2]).all()
+    moved = Geometry(joined.shape, joined.lps_from_index + 0.3 * np.eye(4, k=3), "1.2")
+    with pytest.raises(GeometryMismatch):
+        spread(Mask(found.voxels, moved), fine)
 
 
 def test_a_thinned_region_keeps_its_place_and_volume_on_average() -> None:

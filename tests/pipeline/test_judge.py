@@ -57,6 +57,21 @@ def test_most_urgent_follows_the_table() -> None:
     assert most_urgent(tuple(reversed(URGENCY))) == "local_progression"
 
 
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        ("residual_tumor", "not covered by the ablation zone"),
+        ("uncovered_tumor", "not covered by the ablation zone"),
+        ("new_enhancement", "at the ablation zone"),
+    ],
+)
+def test_a_finding_is_told_with_its_place(kind: FindingKind, where: str) -> None:
+    earlier: tuple[Outcome, ...] = ("complete",) if kind == "new_enhancement" else ()
+    finding = Finding(kind, (0.0, 0.0, 0.0), 0.5, 9.0)
+    (reason,) = judge_lesion(MARGIN, (finding,), required_margin_mm=5.0, earlier=earlier, days=30).reasons
+    assert f"0.50 ml, 9 mm long, {where} 30 days after" in reason.text
+
+
 def test_review_is_needed_for_all_but_a_sure_complete() -> None:
     sure, unsure = MARGIN, replace(MARGIN, minimal_margin_interval_mm=(-0.2, 3.0))
     assert not needs_review("complete", (sure,))

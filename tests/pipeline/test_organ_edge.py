@@ -15,6 +15,7 @@ from pipeline.judge import judge_lesion, needs_review
 from pipeline.location import Location
 from pipeline.margin import measure_margin
 from pipeline.organ_edge import organ_depth_mm, organ_limited_mm, required_here_mm
+from pipeline.organ_mask import organ_of
 from pipeline.phantom import Phantom
 from pipeline.surface import level_of_mask, surface_of_mask
 from pipeline.volume import Mask
@@ -193,13 +194,16 @@ def test_an_organ_mask_that_hugs_the_tumor_is_doubted_and_a_far_vessel_is_no_mat
     """As its own organ, a tumor would be at the edge all over and need no margin at all."""
     plan = incomplete_phantom.plan
     odd = replace(plan, organ_mask=plan.lesions[0].tumor, vessel_mask=vessels_from(incomplete_phantom, 60.0, 66.0))
-    found = assessed_with(odd)
+    organ, sane = organ_of(odd)
+    assert organ.note is not None
+    found = assessed_with(sane)
     assert found.outcome != "complete"
     assert found.margin is not None
     assert (found.margin.organ_limited_margin_mm, found.margin.scarcest) == (None, None)
-    assert found.margin.organ_limited_surface_fraction == pytest.approx(1.0)
+    assert found.margin.organ_limited_surface_fraction is None
     codes = [r.code for r in found.reasons]
-    assert "organ_mask_doubted" in codes
+    assert organ.note.code == "organ_mask_doubted"
+    assert "100% of the surface" in organ.note.text
     assert "vessel_at_thin_margin" not in codes
 
 

@@ -90,6 +90,17 @@ def test_without_any_texture_the_registration_is_refused() -> None:
     assert [r.code for r in quality.reasons] == ["registration_uncertain"]
 
 
+@pytest.mark.parametrize(("expected", "said"), [(3.04, "off by 3.0 mm"), (2640.5, "off by more than 10 mm")])
+def test_an_expected_error_is_told_as_far_as_it_means_something(expected: float, said: str) -> None:
+    same = Transform("baseline", "followup", np.eye(4))
+    quality = judge_registration(
+        same, points_lps_mm=RIM, around=AROUND, expected_error_mm=np.full(len(RIM), expected), agreement=0.9
+    )
+    (reason,) = quality.reasons
+    assert said in reason.text
+    assert "more than the 2.2 mm allowed" in reason.text
+
+
 @pytest.mark.parametrize("bad", ["agreement", "expected"])
 def test_a_number_that_is_none_refuses(bad: str) -> None:
     same = Transform("baseline", "followup", np.eye(4))

@@ -25,6 +25,14 @@ def mask(*inside: tuple[int, int, int], geometry: Geometry | None = None) -> Mas
     return Mask(voxels, geometry or grid())
 
 
+def test_slices_of_one_value_count_where_they_lie_between_others() -> None:
+    voxels = np.arange(10 * 4 * 4, dtype=np.int16).reshape(10, 4, 4)
+    voxels[[0, 4, 5, 9]] = 7
+    volume = Volume(voxels, Geometry(voxels.shape, np.eye(4), "1.2"), "ct_hu")
+    assert volume.blank_slices == 2
+    assert Volume(np.zeros_like(voxels), volume.geometry, "ct_hu").blank_slices == 0
+
+
 def test_masks_combine_like_sets() -> None:
     a, b = mask((0, 0, 0), (1, 1, 1)), mask((1, 1, 1), (2, 2, 2))
     assert np.argwhere((a & b).voxels).tolist() == [[1, 1, 1]]

@@ -121,6 +121,16 @@ def test_a_followup_before_the_procedure(made_case):
     assert refused(made_case) == "followup_before_procedure"
 
 
+def test_a_baseline_from_after_the_procedure(made_case):
+    """A slip of the year would otherwise only show as a late follow-up."""
+    document = copy.deepcopy(made_case.document)
+    document["procedure"]["date"] = "20250310"
+    made_case.write_plan(document)
+    with pytest.raises(Refused, match="after the plan's procedure_date of 2025-03-10") as problem:
+        read(made_case)
+    assert problem.value.code == "baseline_after_procedure"
+
+
 def test_the_day_of_the_procedure_itself(made_case):
     document = copy.deepcopy(made_case.document)
     document["procedure"]["date"] = "20260402"
@@ -248,12 +258,14 @@ def labels():
 
 
 def test_earlier_results_in_time_order(made_case, tmp_path, labels, kit):
-    both = [{"lesion_id": "L1", "outcome": "complete"}, {"lesion_id": "L2", "outcome": "narrow_margin"}]
+    first = {"lesion_id": "L1", "outcome": "complete", "required_margin_mm": 3}
+    both = [first, {"lesion_id": "L2", "outcome": "narrow_margin"}]
     later = earlier_result(tmp_path / "later", lesions=both, labels=labels, days=20)
     sooner = earlier_result(tmp_path / "sooner", lesions=both[:1], labels=labels == 1, days=3)
     previous = read(made_case, previous=[later, sooner]).case.previous
     assert [earlier.days_since_procedure for earlier in previous] == [3, 20]
     assert [lesion.outcome for lesion in previous[1].lesions] == ["complete", "narrow_margin"]
+    assert [lesion.required_margin_mm for lesion in previous[1].lesions] == [3, None]
     assert [lesion.zone.voxels.sum() for lesion in previous[1].lesions] == [1, 2]
     zone, transform = previous[0].lesions[0].zone, previous[0].baseline_from_followup
     assert zone.points_lps_mm() == pytest.approx(np.array([[4 * 1.25, 3 * 1.5, 2 * 2.0]]))
@@ -287,6 +299,10 @@ def test_an_earlier_result_without_an_accepted_registration(made_case, tmp_path,
         ({"days_since_procedure": "ten"}, "previous_unreadable"),
         ({"lesions": [{"lesion_id": "L1", "outcome": "fine"}]}, "previous_unreadable"),
         ({"lesions": None}, "previous_unreadable"),
+        (
+            {"lesions": [{"lesion_id": "L1", "outcome": "complete", "required_margin_mm": "5"}]},
+            "previous_unreadable",
+        ),
         ({"registration": "x"}, "previous_unreadable"),
         ({"registration": [1]}, "previous_unreadable"),
         ({"days_since_procedure": True}, "previous_unreadable"),

@@ -31,6 +31,7 @@ WRONG = [
     ({"lesions": []}, "lesions must be a list of at least 1"),
     ({"lesions": {}}, "lesions must be a list of at least 1"),
     ({"lesions.0.required_margin_mm": -1}, "lesions[0].required_margin_mm must be at least 0"),
+    ({"lesions.0.required_margin_mm": 50}, "lesions[0].required_margin_mm must be at most 30"),
     ({"lesions.0.required_margin_mm": "5"}, "lesions[0].required_margin_mm must be a number"),
     ({"lesions.0.required_margin_mm": True}, "lesions[0].required_margin_mm must be a number"),
     ({"lesions.0.required_margin_mm": float("nan")}, "lesions[0].required_margin_mm must be a number"),

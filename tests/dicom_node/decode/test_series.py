@@ -82,6 +82,18 @@ def test_each_slice_has_its_own_slope(kit, read):
     assert volume.voxels[:, 0, 0].tolist() == [150.0, 250.0, 350.0]
 
 
+def test_a_slope_of_zero_is_no_slope_on_ct_and_means_nothing_on_mr(kit, read):
+    values = np.full((3, 4, 4), 100, np.int16)
+    broken = kit.Series(values)
+    for slopes in ((0, 0, 0), (1, 1, 0)):
+        problem = read([broken.image(k, RescaleSlope=slope) for k, slope in enumerate(slopes)])
+        assert code_of(problem) == "rescale_slope_zero"
+        assert "RescaleSlope of 0" in problem.refused[0].text
+    signal = kit.Series(values, modality="MR")
+    images = [signal.image(k, RescaleSlope=0, RescaleIntercept=0) for k in range(3)]
+    assert (read_volume(only(read(images))).voxels == 100).all()
+
+
 def test_a_missing_slice(kit, read):
     series = kit.Series(kit.ramp(10))
     problem = read([series.image(k) for k in range(10) if k != 4])

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,18 @@ def one(made, outcome="incomplete_coverage"):
     grid = made.geometry()
     lesions = (made.lesion(grid, "L1", (-85, -20, -120), outcome),)
     return made.assessment(lesions, outcome), made.study(grid, lesions)
+
+
+@pytest.mark.usefixtures("bare")
+def test_every_key_is_explained(made, write):
+    _, document = write(*one(made), settings={})
+    page = (Path(__file__).resolve().parents[3] / "docs" / "assessment.md").read_text(encoding="utf-8")
+    first_cells = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    explained = {key for cell in first_cells for key in re.findall(r"`(\w+)`", cell)}
+    names = {"schema", "notice", "patient_id", "plan_id", "study_instance_uid", "series_instance_uid", "lesion_id"}
+    (lesion,) = document["lesions"]
+    keys = {*document, *document["registration"], *lesion} - names - {"registration", "lesions"}
+    assert keys == explained
 
 
 @pytest.mark.usefixtures("bare")
