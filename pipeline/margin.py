@@ -15,6 +15,7 @@ _NEAREST = 3
 #: Points in the middle of a ball are as far from all of its surface, and a search for the very nearest vertex looks at
 #: every one; one that is content with a hundredth more does not.
 _SLACK = 0.01
+_WORKERS = 2  # threads that look up nearest vertices
 _EXACT = 100
 
 
@@ -96,7 +97,7 @@ class _Fans:
         slack: a vertex farther by this fraction counts as nearest too.
         """
         count = min(nearest, self.tree.n)
-        vertices = self.tree.query(points, k=count, eps=slack)[1].reshape(len(points), -1)
+        vertices = self.tree.query(points, k=count, eps=slack, workers=_WORKERS)[1].reshape(len(points), -1)
         best = np.full(len(points), np.inf)
         for near in vertices.T:
             first, size = self.first[near], self.first[near + 1] - self.first[near]

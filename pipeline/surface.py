@@ -93,10 +93,11 @@ def level_of_mask(mask: Mask) -> Level:
 
 def _quadratic_kept(values: Array, sigma: FloatArray) -> Array:
     """Gaussian smoothing sharpened to third order, which leaves polynomials up to the fifth degree as they are."""
-    rest = values
+    rest, smooth = values.copy(), np.empty_like(values)
     for _ in range(3):
-        rest = rest - ndimage.gaussian_filter(rest, sigma, mode="nearest", truncate=3)
-    return values - rest
+        ndimage.gaussian_filter(rest, sigma, mode="nearest", truncate=3, output=smooth)
+        rest -= smooth
+    return np.subtract(values, rest, out=smooth)
 
 
 def _with_air(mask: Mask) -> tuple[Mask, float]:
