@@ -252,6 +252,7 @@ def _assess_lesions(
 
 
 def _on_grid(lesion: LesionAssessment, grid: Geometry) -> LesionAssessment:
+    """The answer with its masks on the follow-up's own grid."""
     zone, tumor, uncovered = (m and spread(m, grid) for m in (lesion.zone, lesion.tumor, lesion.uncovered))
     return replace(lesion, zone=zone, tumor=tumor, uncovered=uncovered)
 

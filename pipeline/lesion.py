@@ -254,8 +254,7 @@ def _tumor_voxels(view: LesionView) -> Mask:
 
 def _findings(case: Case, view: LesionView, zone: Zone) -> tuple[Finding, ...]:
     image, around, model = view.image, view.around, zone.intensities
-    earlier = earlier_of(case, view.lesion)
-    outcomes = tuple(e.outcome for _, e in earlier)
+    outcomes = earlier_outcomes(case, view.lesion)
     clean = earlier_clean(outcomes) is not None or "local_progression" in outcomes
     scene = Scene(
         image=image,
@@ -271,7 +270,7 @@ def _findings(case: Case, view: LesionView, zone: Zone) -> tuple[Finding, ...]:
     if not clean:
         tumor_enhances = abs(model.tumor - model.zone) > 2 * model.noise
         findings += find_uncovered(around.tumor_mm, zone.distance_mm, image.geometry, enhancing=tumor_enhances)
-    for followup, found in earlier:
+    for followup, found in earlier_of(case, view.lesion):
         # A zone that was not assessable may have been cut off by its scan.
         if found.zone is None or found.zone.is_empty or found.outcome == "not_assessable":
             continue

@@ -37,8 +37,7 @@ class MarginMap:
 
     def surface_fraction_below(self, limit_mm: float) -> float:
         """Share of the tumor's surface area with a margin under the limit."""
-        area = self.tumor.vertex_areas_mm2()
-        return float(area[self.distance_mm < limit_mm].sum() / area.sum())
+        return self.tumor.area_fraction(self.distance_mm < limit_mm)
 
 
 def measure_margin(tumor: Surface, zone: Level) -> MarginMap:

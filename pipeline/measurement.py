@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from pipeline.transform import sample_distance
 from pipeline.uncertainty import EdgeError, margin_uncertainty
 from pipeline.volume import Mask
 
-#: Less of the tumor's surface is not worth a sentence.
+#: Less of the tumor's surface is not worth a sentence; this project's own choice.
 LEAST_TOLD = 0.01
 #: A vessel this near to the zone's edge counts as touching it: about what registration and drawing may be off.
 VESSEL_TOUCHES_MM = 2.0
@@ -119,13 +119,14 @@ def _organ_edge(case: Case, lesion: Lesion, margins: MarginMap, planned: FloatAr
         required_mm=required_here_mm(seen_mm, required),
         depth_mm=depth,
         limited_mm=float(limited[scarcest]),
-        surface_fraction=replace(margins, distance_mm=seen_mm).surface_fraction_below(required),
+        surface_fraction=margins.tumor.area_fraction(seen_mm < required),
         scarcest=scarcest,
-        remarks=_not_seen(replace(margins, distance_mm=np.where(unseen, -1.0, 1.0)).surface_fraction_below(0.0)),
+        remarks=_not_seen(margins.tumor.area_fraction(unseen)),
     )
 
 
 def _not_seen(surface_fraction: float) -> tuple[Reason, ...]:
+    """A remark where an edge of the organ mask does not count, since the baseline does not show it."""
     if surface_fraction < LEAST_TOLD:
         return ()
     text = (

@@ -23,7 +23,8 @@ _RING_MM = (4.0, 15.0)
 class FoundOrgan:
     """The organ region (None when none was plausible) in the baseline's frame, and how it was found (without a verb).
 
-    note: what a reader should know of it."""
+    note: what a reader should know of it.
+    """
 
     mask: Mask | None
     how: str

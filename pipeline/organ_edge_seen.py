@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from pipeline.geometry import FloatArray
 from pipeline.sampling import Box, box_of, extent_of
+from pipeline.segment import robust
 from pipeline.transform import identity, resample, sample_distance
 from pipeline.volume import Mask, Volume
 
@@ -50,8 +51,7 @@ def edge_unseen(
     beyond = (organ_mm < -BEYOND_MM[0]) & (organ_mm > -BEYOND_MM[1])
     if inside.sum() < _NEIGHBORS or beyond.sum() < _NEIGHBORS:
         return unseen
-    middle = float(np.median(values[inside]))
-    spread = 1.4826 * float(np.median(np.abs(values[inside] - middle)))
+    middle, spread = robust(values[inside])
     least = LEAST_SPREAD_HU if baseline.quantity == "ct_hu" else LEAST_SPREAD_SHARE * abs(middle)
     alike = np.abs(values[beyond] - middle) <= ALIKE_SPREADS * max(spread, least)
     _, nearest = cKDTree(places[beyond]).query(points_lps_mm, k=_NEIGHBORS)

@@ -9,15 +9,15 @@ import numpy as np
 from pipeline.assessment import Reason
 from pipeline.case import Lesion, Plan
 from pipeline.organ import FoundOrgan, find_organ
-from pipeline.organ_edge import closed_organ, depth_below_mm
+from pipeline.organ_edge import closed_organ
 from pipeline.surface import level_of_mask
 from pipeline.transform import sample_distance
 from pipeline.volume import Mask
 
-#: A tumor of 1 cm that touches the capsule has half of its surface within 5 mm of it.
+#: A tumor of 1 cm that touches the capsule has half of its surface within 5 mm of it. This and what follows are this
+#: project's own choice.
 MOST_AT_EDGE = 0.75
 #: Drawings of a capsule differ by less than this, or than a slice; a tumor farther outside its organ contradicts it.
-#: Both numbers are this project's own choice.
 OUTSIDE_MM = 3.0
 MOST_OUTSIDE = 0.02
 #: A mask that ends farther from the tumor than this is not around it.
@@ -43,22 +43,17 @@ def organ_of(plan: Plan) -> tuple[FoundOrgan, Plan]:
 def _doubt(plan: Plan, lesion: Lesion, organ: Mask) -> str | None:
     """Why the mask cannot be right at a lesion, as a sentence; None where it may be."""
     surface = level_of_mask(lesion.tumor).surface()
-    points, area = surface.vertices_lps_mm, surface.vertex_areas_mm2()
-    scan, reach, name = plan.baseline.geometry, lesion.required_margin_mm, lesion.lesion_id
+    points, required, name = surface.vertices_lps_mm, lesion.required_margin_mm, lesion.lesion_id
     others = [x.tumor for x in plan.lesions if x is not lesion]
-    thickest = max(float(mask.geometry.spacing_mm.max()) for mask in (organ, lesion.tumor))
-    slack = max(OUTSIDE_MM, thickest)
-    alone = closed_organ(organ, others, points, scan=scan, reach_mm=2 * slack)
-    far = np.ones(len(points), bool) if alone.is_empty else sample_distance(alone, points) < -slack
-    outside = float(area[far].sum() / area.sum())
+    slack = max(OUTSIDE_MM, *(float(mask.geometry.spacing_mm.max()) for mask in (organ, lesion.tumor)))
+    reach = max(2 * slack, required)
+    alone = closed_organ(organ, others, points, scan=plan.baseline.geometry, reach_mm=reach)
+    depth = np.full(len(points), -reach) if alone.is_empty else sample_distance(alone, points)
+    outside = surface.area_fraction(depth < -slack)
     if outside > MOST_OUTSIDE:
         return f"By the plan's organ mask {outside:.0%} of the surface of {name}'s tumor lies outside the organ."
-    if reach == 0:
-        return None
-    whole = closed_organ(organ, [*others, lesion.tumor], points, scan=scan, reach_mm=reach)
-    depth = depth_below_mm(whole, points, reach_mm=reach)
-    at_edge = float(area[depth < reach].sum() / area.sum())
-    if at_edge > MOST_AT_EDGE:
+    at_edge = surface.area_fraction(depth < required)
+    if required > 0 and at_edge > MOST_AT_EDGE:
         return (
             f"By the plan's organ mask {at_edge:.0%} of the surface of {name}'s tumor lies nearer to the organ's edge "
             "than the required margin: a mask that hugs the tumor is no capsule."

@@ -140,7 +140,7 @@ def _intensities(
         shell &= around.organ_mm > 0
     if shell.sum() < 200:
         return Reason("zone_not_found", "too little of the lesion's surroundings lies inside the follow-up scan")
-    organ, organ_spread = _robust(smooth[shell])
+    organ, organ_spread = robust(smooth[shell])
     search = allowed & (around.prior_mm > -4.0)
     if not search.any():
         return Reason("zone_not_found", "the planned zone lies outside the organ on the follow-up scan")
@@ -150,10 +150,10 @@ def _intensities(
     # The half darker than the middle between the darkest tenth and the organ: zone without its blurred edge.
     floor = float(np.percentile(smooth[dark], 10))
     core = dark & (smooth < (floor + organ) / 2)
-    zone, _ = _robust(smooth[core])
-    _, noise = _robust((values - smooth)[core])
+    zone, _ = robust(smooth[core])
+    _, noise = robust((values - smooth)[core])
     noise = max(noise * 1.05, 1e-3)
-    _, smooth_noise = _robust((smooth - zone)[core & (smooth < zone + 0.5 * (organ - zone))])
+    _, smooth_noise = robust((smooth - zone)[core & (smooth < zone + 0.5 * (organ - zone))])
     contrast = (organ - zone) / max(smooth_noise, organ_spread * 0.5, 1e-3)
     viable = organ * around.tumor_to_organ if sign > 0 else organ
     tumor = viable
@@ -296,7 +296,7 @@ def _depth(region: NDArray[np.bool_], steps: NDArray[np.float64]) -> Array:
     return np.asarray(ndimage.distance_transform_edt(region, sampling=steps), np.float32)
 
 
-def _robust(values: Array) -> tuple[float, float]:
+def robust(values: Array) -> tuple[float, float]:
     """Median and 1.4826 MAD, re-estimated once without what lies beyond three spreads."""
     middle = float(np.median(values))
     spread = 1.4826 * float(np.median(np.abs(values - middle)))

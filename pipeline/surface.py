@@ -38,6 +38,11 @@ class Surface:
         out = np.bincount(self.faces.ravel(), np.repeat(area / 3, 3), minlength=len(self.vertices_lps_mm))
         return np.asarray(out, np.float64)
 
+    def area_fraction(self, where: NDArray[np.bool_]) -> float:
+        """How much of the surface's area lies around the vertices chosen by (n,) `where`, from 0 to 1."""
+        area = self.vertex_areas_mm2()
+        return float(area[where].sum() / area.sum())
+
 
 @dataclass(frozen=True, eq=False)
 class Level:

@@ -16,7 +16,7 @@ from pipeline.case import Applicator, Energy, Lesion, Organ, Plan, ProtocolPhase
 from pipeline.geometry import Geometry
 from pipeline.volume import Mask, Volume
 
-#: More than any protocol asks for (5 to 10 mm), so a slip of the unit or of a decimal point.
+#: More than is asked for (0.5 to 1 cm: Ahmed et al., Radiology 2014;273:241-260), so a slip of unit or decimal point.
 MOST_REQUIRED_MM = 30.0
 
 
