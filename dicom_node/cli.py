@@ -133,7 +133,13 @@ def serve(
 
 @plan_app.command("add")
 def plan_add(
-    folder: Annotated[Path, typer.Argument(exists=True, help="The folder with plan.json and the objects it names.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            exists=True,
+            help="The folder with plan.json and the objects it names; what the node has received need not be there.",
+        ),
+    ],
     config: Config = None,
     as_json: Json = False,
 ) -> None:

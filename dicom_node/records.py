@@ -76,6 +76,8 @@ class Instance:
     sha256: str
     seen: str = ""
     head_sha256: str = ""
+    sop_class_uid: str = ""
+    series_instance_uid: str = ""
 
 
 @dataclass(frozen=True)

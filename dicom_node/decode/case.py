@@ -11,7 +11,7 @@ from dicom_node import identity
 from dicom_node.decode.choose import Chosen, Wanted, check_slices, choose
 from dicom_node.decode.dates import acquired_on
 from dicom_node.decode.files import Header, Scan, quiet, scan
-from dicom_node.decode.plan import PlanFile, load_plan, read_plan_file
+from dicom_node.decode.plan import PlanFile, load_plan, notes_on_regions, read_plan_file, region_source
 from dicom_node.decode.previous import read_previous
 from dicom_node.decode.series import Acquisition, notes_of, read_series, read_volume, refusal_of
 from dicom_node.refusal import Refused
@@ -37,7 +37,9 @@ def read_case(plan: Path, *, baseline: Sequence[Path], followup: Sequence[Path],
         after = _images(followup, plan_file, "follow-up")
         baseline_acquisition, baseline_volume = _baseline(before, plan_file)
         _check_order(baseline_acquisition, plan_file)
-        loaded = load_plan(plan_file, baseline_volume)
+        source = region_source(plan_file)
+        loaded = load_plan(plan_file, baseline_volume, source)
+        carried = notes_on_regions(plan_file, source, baseline_volume.geometry.frame_uid)
         after = _one_study(after, plan_file)
         chosen = choose(after, _wanted(loaded, baseline_acquisition))
         acquired = acquired_on(chosen.acquisition.header)
@@ -61,7 +63,7 @@ def read_case(plan: Path, *, baseline: Sequence[Path], followup: Sequence[Path],
         choice=chosen.choice,
         source_images=_sources(chosen),
         sources_match_grid=chosen.acquisition.slices_are_sources,
-        notes=_notes(chosen, baseline_acquisition),
+        notes=(*_notes(chosen, baseline_acquisition), *carried),
     )
 
 

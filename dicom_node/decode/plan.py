@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from dicom_node.decode.files import read_header, scan
-from dicom_node.decode.regions import RegionRef, RegionSource, check_region, read_region
+from dicom_node.decode.files import Header, scan
+from dicom_node.decode.linked_frames import REGISTRATION_CLASSES
+from dicom_node.decode.region_ref import RegionRef, region_ref
+from dicom_node.decode.regions import RegionSource, check_region, read_region, region_frame_uid
 from dicom_node.decode.schema import Node, read_document
 from dicom_node.refusal import Refused
+from pipeline.assessment import Reason
 from pipeline.case import Applicator, Energy, Lesion, Organ, Plan, ProtocolPhase
 from pipeline.geometry import Geometry
 from pipeline.volume import Mask, Volume
@@ -90,21 +93,22 @@ def read_plan_file(path: Path) -> PlanFile:
         baseline_study_uid=baseline.child("study_instance_uid").text(),
         baseline_series_uid=baseline.child("series_instance_uid").text(),
         lesions=lesions,
-        organ_mask=_region(root.child("organ_mask")) if root.has("organ_mask") else None,
-        vessel_mask=_region(root.child("vessel_mask")) if root.has("vessel_mask") else None,
+        organ_mask=region_ref(root.child("organ_mask")) if root.has("organ_mask") else None,
+        vessel_mask=region_ref(root.child("vessel_mask")) if root.has("vessel_mask") else None,
     )
 
 
-def region_source(plan_file: PlanFile, objects: Mapping[str, Path] | None = None) -> RegionSource:
-    """Where the plan's regions lie. objects: SOP Instance UID → file, where they were already looked for; else the
-    plan's folder is searched, if any region is a DICOM object.
+def region_source(plan_file: PlanFile, headers: Iterable[Header] | None = None) -> RegionSource:
+    """Where the plan's regions lie. headers: the objects among which they are, where these were already looked for;
+    else the plan's folder is searched, if any region is a DICOM object.
     """
-    wanted = {region.sop_instance_uid for region in plan_file.regions if region.path is None}
-    if objects is not None:
-        headers = [read_header(objects[uid]) for uid in sorted(wanted) if uid in objects]
-    else:
-        headers = list(scan([plan_file.folder]).headers) if wanted else []
-    return RegionSource(plan_file.folder, plan_file.patient_id, {h.text("SOPInstanceUID"): h for h in headers})
+    if headers is None:
+        by_uid = any(region.path is None for region in plan_file.regions)
+        headers = scan([plan_file.folder]).headers if by_uid else ()
+    objects = {header.text("SOPInstanceUID"): header for header in headers}
+    links = [h for h in objects.values() if h.text("SOPClassUID") in REGISTRATION_CLASSES]
+    mine = tuple(link for link in links if link.text("PatientID") == plan_file.patient_id)
+    return RegionSource(plan_file.folder, plan_file.patient_id, objects, mine)
 
 
 def check_regions(plan_file: PlanFile, source: RegionSource) -> None:
@@ -113,13 +117,22 @@ def check_regions(plan_file: PlanFile, source: RegionSource) -> None:
         check_region(region, source)
 
 
-def load_plan(plan_file: PlanFile, baseline: Volume) -> Plan:
+def notes_on_regions(plan_file: PlanFile, source: RegionSource, baseline_frame_uid: str) -> tuple[Reason, ...]:
+    """What a reader should know of how the regions were brought to the baseline. Raises Refused as `load_plan`."""
+    frames = {region.key: region_frame_uid(region, source) for region in plan_file.regions}
+    carried = [key for key, frame_uid in frames.items() if frame_uid not in (None, baseline_frame_uid)]
+    if not carried:
+        return ()
+    text = "drawn in another frame of reference and carried to the baseline's by a Spatial Registration object"
+    return (Reason("region_carried_over", f"Regions {text}, whose accuracy is not checked: {', '.join(carried)}."),)
+
+
+def load_plan(plan_file: PlanFile, baseline: Volume, source: RegionSource) -> Plan:
     """The plan with its regions read, in the baseline's frame.
 
-    Raises Refused, naming the key: region_missing, region_wrong_frame, region_unreadable, empty_region,
-    patient_mismatch, tumor_outside_baseline, region_outside_baseline.
+    Raises Refused, naming the key: region_missing, region_wrong_frame, link_unusable, links_disagree,
+    region_unreadable, empty_region, patient_mismatch, tumor_outside_baseline, region_outside_baseline.
     """
-    source = region_source(plan_file)
     grid = baseline.geometry
 
     return Plan(
@@ -173,8 +186,8 @@ def _lesion(node: Node) -> PlannedLesion:
     return PlannedLesion(
         lesion_id=node.child("lesion_id").name(),
         required_margin_mm=node.child("required_margin_mm").number(least=0, most=MOST_REQUIRED_MM),
-        tumor=_region(node.child("tumor")),
-        simulated_zone=_region(node.child("simulated_zone")) if node.has("simulated_zone") else None,
+        tumor=region_ref(node.child("tumor")),
+        simulated_zone=region_ref(node.child("simulated_zone")) if node.has("simulated_zone") else None,
         applicators=tuple(_applicator(item) for item in _items(node, "applicators")),
         protocol=tuple(_phase(item) for item in _items(node, "protocol")),
     )
@@ -197,18 +210,3 @@ def _phase(node: Node) -> ProtocolPhase:
     phase = cast(Literal["freeze", "thaw", "heat"], node.child("phase").one_of(("freeze", "thaw", "heat")))
     power = node.child("power_w").number(above=0) if node.has("power_w") else None
     return ProtocolPhase(phase, node.child("duration_s").number(above=0), power)
-
-
-def _region(node: Node) -> RegionRef:
-    if not isinstance(node.value, dict):
-        raise node.wrong("must be an object")
-    if node.has("path"):
-        node.object(required=("path",))
-        return RegionRef(node.key, path=node.child("path").text())
-    if node.has("roi_number"):
-        node.object(required=("sop_instance_uid", "roi_number"))
-        number = node.child("roi_number").integer(least=0)
-        return RegionRef(node.key, sop_instance_uid=node.child("sop_instance_uid").text(), roi_number=number)
-    node.object(required=("sop_instance_uid", "segment_number"))
-    number = node.child("segment_number").integer(least=1)
-    return RegionRef(node.key, sop_instance_uid=node.child("sop_instance_uid").text(), segment_number=number)

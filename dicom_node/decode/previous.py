@@ -12,8 +12,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from dicom_node.decode.nifti_image import read_nifti
 from dicom_node.decode.plan import PlanFile
-from dicom_node.decode.regions import read_nifti
 from dicom_node.refusal import Refused
 from pipeline.case import EarlierFollowUp, EarlierLesion, Outcome
 from pipeline.geometry import Geometry

@@ -1,65 +1,60 @@
-"""Regions named by a plan: a SEG segment, an RTSTRUCT ROI or a NIfTI file, to a `Mask` in the baseline's frame."""
+"""Regions named by a plan, in every form they come in, to a `Mask` in the baseline's frame."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 from pydicom.uid import RTStructureSetStorage
 from scipy import ndimage
 
 from dicom_node.broken import BROKEN
-from dicom_node.decode.contours import contours_of, roi_voxels
+from dicom_node.decode.contour_planes import Outline
+from dicom_node.decode.contours import contours_of, roi_frame_uid, roi_voxels
 from dicom_node.decode.files import Header, quiet
+from dicom_node.decode.linked_frames import Frames, baseline_from_region
+from dicom_node.decode.nifti_image import read_nifti
+from dicom_node.decode.placement import beyond_zero, placed
+from dicom_node.decode.region_ref import RegionRef, Threshold
 from dicom_node.decode.segment import SEGMENTATION_CLASSES, segment_voxels
-from dicom_node.nifti import lps_from_index
+from dicom_node.decode.temperature_map import TEMPERATURE_CLASSES, check_celsius, read_temperature
 from dicom_node.refusal import Refused
 from pipeline.geometry import Geometry
 from pipeline.volume import Mask
 
-#: Background kept around a region on a grid of its own, so that distances to it are right this far out.
-_ROOM_MM = 40.0
-
-
-@dataclass(frozen=True)
-class RegionRef:
-    """Where a region is to be found. key: its path in plan.json, named in every refusal."""
-
-    key: str
-    sop_instance_uid: str = ""
-    segment_number: int | None = None
-    roi_number: int | None = None
-    path: str | None = None
+_Grid = tuple[NDArray[np.bool_], Geometry]
 
 
 @dataclass(frozen=True, eq=False)
 class RegionSource:
-    """Where a plan's regions lie. objects: the DICOM headers of the plan's folder by SOP Instance UID."""
+    """Where a plan's regions lie. objects: the DICOM headers of the plan's folder by SOP Instance UID.
+
+    registrations: those among them that link frames of reference; absent: where an object was looked for that is not
+    there, as it is told.
+    """
 
     folder: Path
     patient_id: str
     objects: Mapping[str, Header]
+    registrations: tuple[Header, ...] = ()
+    absent: str = "not in the plan's folder"
 
 
 def read_region(ref: RegionRef, source: RegionSource, baseline: Geometry) -> Mask:
     """The region, on the baseline's grid where its own grid fits into that, else on its own with room around it.
 
-    Raises Refused, naming the key: region_missing, region_wrong_frame, region_unreadable, empty_region,
-    patient_mismatch.
+    Raises Refused, naming the key: region_missing, region_wrong_frame, link_unusable, links_disagree,
+    region_unreadable, empty_region, patient_mismatch.
     """
     with _reading(ref):
         voxels, geometry = _read(ref, source, baseline)
     if not voxels.any():
         raise _empty(ref)
-    mask = _placed(voxels, geometry, baseline)
+    mask = placed(voxels, geometry, baseline)
     if mask.is_empty:  # a region on tilted slices, put on the baseline's grid
         text = "nothing of the region is left on the baseline scan: it lies outside it, or is thinner than its voxels"
         raise Refused("empty_region", f"{ref.key}: {text}; check the baseline series or draw it again.")
@@ -70,15 +65,15 @@ def check_region(ref: RegionRef, source: RegionSource) -> None:
     """Raises Refused as `read_region` does, for all that can be told without the baseline: not whether it lies in
     its frame and its scan."""
     with _reading(ref):
-        if ref.path is not None:
+        if ref.roi_number is not None:
+            found = bool(contours_of(_object(ref, source), ref.roi_number, ref.key))
+        elif ref.threshold is not None:
+            level, _ = _level(ref, ref.threshold, source, "")
+            found = bool((level >= 0).any())
+        elif ref.path is not None:
             found = bool(_nifti(ref, source.folder, "")[0].any())
         else:
-            header = _object(ref, source)
-            if ref.roi_number is not None:
-                found = bool(contours_of(header, ref.roi_number, ref.key))
-            else:
-                own_frame = header.text("FrameOfReferenceUID")
-                found = bool(segment_voxels(header, int(ref.segment_number or 0), ref.key, own_frame)[0].any())
+            found = bool(segment_voxels(_object(ref, source), int(ref.segment_number or 0), ref.key)[0].any())
     if not found:
         raise _empty(ref)
 
@@ -88,6 +83,19 @@ def region_file(ref: RegionRef, source: RegionSource) -> Path:
     patient_mismatch.
     """
     return _nifti_file(ref, source.folder) if ref.path is not None else _object(ref, source).path
+
+
+def region_frame_uid(ref: RegionRef, source: RegionSource) -> str | None:
+    """The frame of reference that the region lies in; None for NIfTI, which is taken to lie in the baseline's. Raises
+    Refused as `region_file`.
+    """
+    if ref.path is not None:
+        return None
+    header = _object(ref, source)
+    with _reading(ref):
+        if ref.roi_number is not None:
+            return roi_frame_uid(header, ref.roi_number, ref.key)
+        return header.text("FrameOfReferenceUID")
 
 
 @contextmanager
@@ -103,37 +111,96 @@ def _reading(ref: RegionRef) -> Iterator[None]:
 
 
 def _empty(ref: RegionRef) -> Refused:
+    if ref.threshold is not None:
+        word = "at or below" if ref.threshold.side == "at_most_c" else "at or above"
+        text = f"the temperature map is nowhere {word} {ref.threshold.value_c:g} °C; check map and threshold."
+        return Refused("empty_region", f"{ref.key}: {text}")
     return Refused("empty_region", f"{ref.key}: the region is empty; draw it again.")
 
 
-def _read(ref: RegionRef, source: RegionSource, baseline: Geometry) -> tuple[NDArray[np.bool_], Geometry]:
-    if ref.path is not None:
-        return _nifti(ref, source.folder, baseline.frame_uid)
-    header = _object(ref, source)
+def _read(ref: RegionRef, source: RegionSource, baseline: Geometry) -> _Grid:
+    """Voxels and their grid in the baseline's frame of reference; nothing is drawn where all are False."""
     if ref.roi_number is not None:
-        return roi_voxels(header, ref.roi_number, ref.key, baseline), baseline
-    return segment_voxels(header, int(ref.segment_number or 0), ref.key, baseline.frame_uid)
+        return _structure(ref, ref.roi_number, source, baseline)
+    if ref.threshold is not None:
+        level, geometry = _level(ref, ref.threshold, source, baseline.frame_uid)
+        voxels, geometry = beyond_zero(level, geometry, baseline)
+    elif ref.path is not None:
+        return _nifti(ref, source.folder, baseline.frame_uid)
+    else:
+        voxels, geometry = segment_voxels(_object(ref, source), int(ref.segment_number or 0), ref.key)
+    return voxels, _carried(voxels, geometry, source, baseline.frame_uid, ref.key)
+
+
+def _structure(ref: RegionRef, number: int, source: RegionSource, baseline: Geometry) -> _Grid:
+    header = _object(ref, source)
+    contours = contours_of(header, number, ref.key)
+    frames = Frames(roi_frame_uid(header, number, ref.key), baseline.frame_uid)
+    points = np.concatenate([contour.points for contour in contours]) if contours else np.zeros((1, 3))
+    carry = baseline_from_region(source.registrations, frames, points, ref.key)
+    if not contours:
+        raise _empty(ref)
+    if not frames.are_one:
+        contours = [Outline(c.points @ carry[:3, :3].T + carry[:3, 3], c.is_xor) for c in contours]
+    return roi_voxels(contours, ref.key, baseline)
+
+
+def _carried(
+    voxels: NDArray[np.bool_], geometry: Geometry, source: RegionSource, baseline_frame_uid: str, key: str
+) -> Geometry:
+    """The grid in the baseline's frame of reference."""
+    frames = Frames(geometry.frame_uid, baseline_frame_uid)
+    if frames.are_one:
+        return geometry
+    found = ndimage.find_objects(voxels.astype(np.uint8))
+    box = found[0] if found else tuple(slice(0, n) for n in voxels.shape)
+    corners = np.stack(np.meshgrid(*([s.start, s.stop - 1] for s in box), indexing="ij"), -1).reshape(-1, 3)
+    carry = baseline_from_region(source.registrations, frames, geometry.lps_of(corners), key)
+    return Geometry(geometry.shape, carry @ geometry.lps_from_index, baseline_frame_uid)
+
+
+def _level(
+    ref: RegionRef, threshold: Threshold, source: RegionSource, nifti_frame_uid: str
+) -> tuple[NDArray[np.float32], Geometry]:
+    """How far each voxel of a temperature map is beyond the threshold (°C, negative where it is not); NaN unknown."""
+    if ref.path is not None:
+        values, geometry = read_nifti(_nifti_file(ref, source.folder), nifti_frame_uid, ref.key)
+        check_celsius(values, ref.key)
+    else:
+        values, geometry = read_temperature(_object(ref, source), ref.key)
+    return np.asarray(threshold.sign * (values.astype(np.float32) - np.float32(threshold.value_c))), geometry
 
 
 def _object(ref: RegionRef, source: RegionSource) -> Header:
-    """The DICOM object that holds the region: an RTSTRUCT for an ROI, else a SEG."""
+    """The DICOM object that holds the region: an RTSTRUCT for an ROI, a map for a threshold, else a SEG."""
     header = source.objects.get(ref.sop_instance_uid)
     if header is None:
-        raise Refused("region_missing", f"{ref.key}.sop_instance_uid names an object that is not in the plan's folder.")
+        raise Refused("region_missing", f"{ref.key}.sop_instance_uid names an object that is {source.absent}.")
     if header.text("PatientID") != source.patient_id:
         raise Refused("patient_mismatch", f"{ref.key} names an object of another patient than the plan's.")
-    kind = header.text("SOPClassUID")
-    if ref.roi_number is not None and kind != RTStructureSetStorage:
-        raise Refused("region_unreadable", f"{ref.key}.roi_number needs an RTSTRUCT; the object named is none.")
-    if ref.roi_number is None and kind not in SEGMENTATION_CLASSES:
-        raise Refused("region_unreadable", f"{ref.key}.segment_number needs a DICOM SEG; the object named is none.")
+    kinds: tuple[str, ...]
+    if ref.roi_number is not None:
+        name, kinds, what = "roi_number", (str(RTStructureSetStorage),), "an RTSTRUCT"
+    elif ref.threshold is not None:
+        name, kinds, what = ref.threshold.side, TEMPERATURE_CLASSES, "an RT Dose or a Parametric Map"
+    else:
+        name, kinds, what = "segment_number", SEGMENTATION_CLASSES, "a DICOM SEG"
+    if header.text("SOPClassUID") not in kinds:
+        raise Refused("region_unreadable", f"{ref.key}.{name} needs {what}; the object named is none.")
     return header
 
 
-def _nifti(ref: RegionRef, folder: Path, frame_uid: str) -> tuple[NDArray[np.bool_], Geometry]:
+def _nifti(ref: RegionRef, folder: Path, frame_uid: str) -> _Grid:
     """NIfTI carries no frame of reference: it is taken to be the baseline's, `frame_uid`."""
-    voxels, geometry = read_nifti(_nifti_file(ref, folder), frame_uid, ref.key)
-    return voxels >= 0.5, geometry
+    values, geometry = read_nifti(_nifti_file(ref, folder), frame_uid, ref.key)
+    if ref.label is None:
+        return values >= 0.5, geometry
+    voxels = np.asarray(np.round(values) == ref.label)
+    if not voxels.any():
+        labels = [f"{n:g}" for n in np.unique(np.round(values)) if n > 0]
+        known = ", ".join(labels[:20]) or "none"
+        raise Refused("region_missing", f"{ref.key}.label {ref.label} is not in {ref.path}; it has {known}.")
+    return voxels, geometry
 
 
 def _nifti_file(ref: RegionRef, folder: Path) -> Path:
@@ -147,68 +214,3 @@ def _nifti_file(ref: RegionRef, folder: Path) -> Path:
     if not path.is_file():
         raise Refused("region_missing", f"{ref.key}.path names a file that does not exist.")
     return path
-
-
-def read_nifti(path: Path, frame_uid: str, key: str) -> tuple[NDArray[Any], Geometry]:
-    """A NIfTI image's values ``[k, j, i]`` and its grid in LPS. Raises Refused ``region_unreadable``, naming `key`."""
-    try:
-        image: Any = nib.load(path)
-        values = np.asanyarray(image.dataobj)
-        placed = int(image.header["sform_code"]) > 0 or int(image.header["qform_code"]) > 0
-    except (ImageFileError, OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as problem:
-        raise Refused("region_unreadable", f"{key}: {path.name} is no readable NIfTI image.") from problem
-    if values.ndim > 3 and max(values.shape[3:]) == 1:
-        values = values.reshape(values.shape[:3])
-    if values.ndim != 3 or not placed:
-        raise Refused("region_unreadable", f"{key}: {path.name} is no three-dimensional image with a position.")
-    voxels = np.ascontiguousarray(values.T)
-    shape = (voxels.shape[0], voxels.shape[1], voxels.shape[2])
-    try:
-        return voxels, Geometry(shape, lps_from_index(image.affine), frame_uid)
-    except ValueError as problem:
-        raise Refused("region_unreadable", f"{key}: {path.name} lies on no regular grid ({problem}).") from problem
-
-
-def _placed(voxels: NDArray[np.bool_], geometry: Geometry, baseline: Geometry) -> Mask:
-    """The region cut to what is inside and put on the baseline's grid, or on its own grid with room around it."""
-    box = ndimage.find_objects(voxels.astype(np.uint8))[0]
-    part = geometry.crop([s.start for s in box], [s.stop for s in box])
-    inside = voxels[box]
-    if _fits(part, baseline):
-        return Mask(inside, part).embedded_in(baseline)
-    if not _right_angled(part):
-        return _sampled(inside, part, baseline)
-    room = np.ceil(_ROOM_MM / part.spacing_mm).astype(int)
-    matrix = part.lps_from_index.copy()
-    matrix[:3, 3] = part.lps_of(-room)
-    padded = np.pad(inside, [(n, n) for n in room])
-    return Mask(padded, Geometry((padded.shape[0], padded.shape[1], padded.shape[2]), matrix, part.frame_uid))
-
-
-def _fits(part: Geometry, baseline: Geometry) -> bool:
-    """Whether the part's voxels are voxels of the baseline (to a hundredth of a voxel at every corner)."""
-    corners = np.array(
-        [[k, j, i] for k in (0, part.shape[0] - 1) for j in (0, part.shape[1] - 1) for i in (0, part.shape[2] - 1)]
-    )
-    index = baseline.index_of(part.lps_of(corners))
-    first = np.round(index[0])
-    if (first < 0).any() or (first + part.shape > np.array(baseline.shape)).any():
-        return False
-    return bool(np.abs(index - corners - first).max() < 0.01) and bool(
-        np.allclose(part.lps_from_index[:3, :3], baseline.lps_from_index[:3, :3], atol=1e-3)
-    )
-
-
-def _right_angled(geometry: Geometry) -> bool:
-    axes = geometry.lps_from_index[:3, :3] / geometry.spacing_mm
-    return bool(np.abs(axes.T @ axes - np.eye(3)).max() < 1e-2)
-
-
-def _sampled(voxels: NDArray[np.bool_], geometry: Geometry, baseline: Geometry) -> Mask:
-    """A region drawn on tilted slices, on the baseline's upright grid."""
-    padded = np.pad(voxels, 1).astype(np.float32)
-    to_part = geometry.index_from_lps @ baseline.lps_from_index
-    values = ndimage.affine_transform(
-        padded, to_part[:3, :3], to_part[:3, 3] + 1, output_shape=baseline.shape, order=1, mode="constant", cval=0.0
-    )
-    return Mask(values >= 0.5, baseline)

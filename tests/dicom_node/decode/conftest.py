@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +14,24 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, SegmentationStorage, generate_uid
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    RTStructureSetStorage,
+    SegmentationStorage,
+    SpatialRegistrationStorage,
+    generate_uid,
+)
+
+from dicom_node.decode.files import scan
+from dicom_node.decode.linked_frames import REGISTRATION_CLASSES
+from dicom_node.decode.region_ref import RegionRef
+from dicom_node.decode.regions import RegionSource, read_region
+from dicom_node.decode.series import read_series
+from pipeline.geometry import Geometry
+from pipeline.volume import Mask
 
 FRAME_UID = "1.2.3.77"
 
@@ -139,6 +156,51 @@ def segmentation(
     return out
 
 
+def structures(contours: Sequence[Any], *, kind: str = "CLOSED_PLANAR", frame: str = FRAME_UID) -> Dataset:
+    """An RTSTRUCT with ROI 4. contours: points (n, 3) LPS each."""
+    out = Dataset()
+    out.SOPClassUID, out.SOPInstanceUID = RTStructureSetStorage, uid_of("rt")
+    out.StudyInstanceUID, out.SeriesInstanceUID = uid_of("st"), uid_of("se")
+    out.PatientID, out.Modality = "MADE-1", "RTSTRUCT"
+    out.StructureSetROISequence = [_item(ROINumber=4, ROIName="tumor", ReferencedFrameOfReferenceUID=frame)]
+    drawn = [
+        _item(
+            ContourGeometricType=kind,
+            NumberOfContourPoints=len(points),
+            ContourData=[round(float(v), 4) for v in np.ravel(points)],
+        )
+        for points in contours
+    ]
+    out.ROIContourSequence = [_item(ReferencedROINumber=4, ContourSequence=drawn)]
+    return out
+
+
+def registration(own_frame: str, matrices: dict[str, Sequence[Any]], *, kind: str = "RIGID", name: str = "") -> Dataset:
+    """A Spatial Registration. matrices: of each frame, those that lead to the object's own, the first applied first."""
+    out = Dataset()
+    out.SOPClassUID, out.SOPInstanceUID = SpatialRegistrationStorage, uid_of("reg", name)
+    out.StudyInstanceUID, out.SeriesInstanceUID = uid_of("reg st"), uid_of("reg se")
+    out.PatientID, out.Modality, out.FrameOfReferenceUID = "MADE-1", "REG", own_frame
+    out.RegistrationSequence = []
+    for frame, steps in matrices.items():
+        sequence = [
+            _item(
+                FrameOfReferenceTransformationMatrixType=kind,
+                FrameOfReferenceTransformationMatrix=[f"{v:.12g}" for v in np.ravel(step)],
+            )
+            for step in steps
+        ]
+        item = _item(FrameOfReferenceUID=frame)
+        item.MatrixRegistrationSequence = [_item(MatrixSequence=sequence)]
+        out.RegistrationSequence.append(item)
+    return out
+
+
+def roi(number: int = 4) -> RegionRef:
+    """ROI 4 of `structures`, or another."""
+    return RegionRef("lesions[0].tumor", sop_instance_uid=uid_of("rt"), roi_number=number)
+
+
 def _item(**values: Any) -> Dataset:
     item = Dataset()
     for keyword, value in values.items():
@@ -177,8 +239,46 @@ class MadeCase:
 def kit() -> SimpleNamespace:
     """What the tests make series, objects and files with."""
     return SimpleNamespace(
-        Series=MadeSeries, ramp=ramp, save=save, write=write, segmentation=segmentation, uid_of=uid_of, frame=FRAME_UID
+        Series=MadeSeries,
+        ramp=ramp,
+        save=save,
+        write=write,
+        segmentation=segmentation,
+        structures=structures,
+        registration=registration,
+        roi=roi,
+        item=_item,
+        uid_of=uid_of,
+        frame=FRAME_UID,
     )
+
+
+@pytest.fixture
+def baseline(tmp_path: Path) -> Geometry:
+    """The grid of a small scan: 20 slices 2 mm apart, voxels of 1.5 by 1.25 mm."""
+    write(MadeSeries(np.zeros((20, 24, 24), np.int16)).images(), tmp_path / "baseline")
+    return read_series(scan([tmp_path / "baseline"]).headers).acquisitions[0].geometry
+
+
+@pytest.fixture
+def read(tmp_path: Path, baseline: Geometry) -> Callable[..., Mask]:
+    """Reads a region after the data sets given were written into the plan's folder."""
+
+    def reader(
+        ref: RegionRef,
+        *datasets: Dataset,
+        grid: Geometry | None = None,
+        patient: str = "MADE-1",
+        syntax: UID = ExplicitVRLittleEndian,
+    ) -> Mask:
+        (tmp_path / "plan").mkdir(exist_ok=True)
+        for number, dataset in enumerate(datasets):
+            save(dataset, tmp_path / "plan" / f"object {number}", syntax)
+        objects = {h.text("SOPInstanceUID"): h for h in scan([tmp_path / "plan"]).headers}
+        links = tuple(h for h in objects.values() if h.text("SOPClassUID") in REGISTRATION_CLASSES)
+        return read_region(ref, RegionSource(tmp_path / "plan", patient, objects, links), grid or baseline)
+
+    return reader
 
 
 @pytest.fixture

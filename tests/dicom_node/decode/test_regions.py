@@ -7,10 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydicom import Dataset
-from pydicom.uid import RTStructureSetStorage
 
 from dicom_node.decode.files import quiet, read_header, scan
-from dicom_node.decode.regions import RegionRef, RegionSource, read_nifti, read_region
+from dicom_node.decode.nifti_image import read_nifti
+from dicom_node.decode.region_ref import RegionRef
+from dicom_node.decode.regions import RegionSource, read_region
 from dicom_node.decode.series import read_series
 from dicom_node.refusal import Refused
 from pipeline.geometry import Geometry
@@ -18,27 +19,9 @@ from pipeline.geometry import Geometry
 SHAPE = (20, 24, 24)
 
 
-@pytest.fixture
-def baseline(kit, tmp_path):
-    kit.write(kit.Series(np.zeros(SHAPE, np.int16)).images(), tmp_path / "baseline")
-    return read_series(scan([tmp_path / "baseline"]).headers).acquisitions[0].geometry
-
-
 def ball(center=(9, 12, 11), radius=4.0):
     index = np.stack(np.mgrid[:20, :24, :24], -1)
     return np.linalg.norm((index - center) * (2.0, 1.5, 1.25), axis=-1) <= radius
-
-
-@pytest.fixture
-def read(kit, tmp_path, baseline):
-    def reader(ref, dataset=None, grid=None, patient="MADE-1"):
-        if dataset is not None:
-            kit.save(dataset, tmp_path / "plan" / "object")
-        (tmp_path / "plan").mkdir(exist_ok=True)
-        objects = {h.text("SOPInstanceUID"): h for h in scan([tmp_path / "plan"]).headers}
-        return read_region(ref, RegionSource(tmp_path / "plan", patient, objects), grid or baseline)
-
-    return reader
 
 
 def refused(call, *args, **kwargs):
@@ -147,35 +130,9 @@ def test_an_empty_segment(kit, read):
     assert refused(read, segment(kit), dataset) == "empty_region"
 
 
-def structures(kit, contours, **roi):
-    out = Dataset()
-    out.SOPClassUID, out.SOPInstanceUID = RTStructureSetStorage, kit.uid_of("rt")
-    out.StudyInstanceUID, out.SeriesInstanceUID = kit.uid_of("st"), kit.uid_of("se")
-    out.PatientID, out.Modality = "MADE-1", "RTSTRUCT"
-    item = Dataset()
-    item.ROINumber, item.ROIName = 4, "tumor"
-    item.ReferencedFrameOfReferenceUID = roi.get("frame", kit.frame)
-    out.StructureSetROISequence = [item]
-    drawn = Dataset()
-    drawn.ReferencedROINumber = 4
-    drawn.ContourSequence = []
-    for points in contours:
-        contour = Dataset()
-        contour.ContourGeometricType = "CLOSED_PLANAR"
-        contour.NumberOfContourPoints = len(points)
-        contour.ContourData = [round(float(v), 4) for v in np.ravel(points)]
-        drawn.ContourSequence.append(contour)
-    out.ROIContourSequence = [drawn]
-    return out
-
-
 def circle(z, radius, center=(4.0, -4.0)):
     angle = np.linspace(0, 2 * np.pi, 90, endpoint=False)
     return np.stack([center[0] + radius * np.cos(angle), center[1] + radius * np.sin(angle), np.full(90, z)], -1)
-
-
-def roi(kit, number=4):
-    return RegionRef("lesions[0].tumor", sop_instance_uid=kit.uid_of("rt"), roi_number=number)
 
 
 def inside(baseline, z_range, radius, hole=0.0):
@@ -186,7 +143,7 @@ def inside(baseline, z_range, radius, hole=0.0):
 
 def test_contours_on_the_slices_with_a_hole(kit, read, baseline):
     contours = [circle(30 + 2 * k, radius) for k in range(5, 10) for radius in (8.0, 4.0)]
-    mask = read(roi(kit), structures(kit, contours))
+    mask = read(kit.roi(), kit.structures(contours))
     expected = inside(baseline, (39, 49), 8.0, hole=4.0)
     assert (mask.voxels ^ expected).sum() <= 0.02 * expected.sum()
 
@@ -195,7 +152,7 @@ def test_contours_on_the_slices_with_a_hole(kit, read, baseline):
 def test_contours_between_and_sparser_than_the_slices(kit, read, baseline, step):
     """A cone: the radius between two contours is known."""
     heights = np.arange(38.5, 60, step)
-    mask = read(roi(kit), structures(kit, [circle(z, 4 + 0.3 * (z - 38.5)) for z in heights]))
+    mask = read(kit.roi(), kit.structures([circle(z, 4 + 0.3 * (z - 38.5)) for z in heights]))
     points = baseline.grid_lps()
     distance = np.hypot(points[..., 0] - 4, points[..., 1] + 4)
     height = points[..., 2]
@@ -208,12 +165,9 @@ def test_contours_between_and_sparser_than_the_slices(kit, read, baseline, step)
 
 def test_rois_that_cannot_be_used(kit, read):
     good = [circle(40.0, 6.0)]
-    assert refused(read, roi(kit, 9), structures(kit, good)) == "region_missing"
-    assert refused(read, roi(kit), structures(kit, good, frame="1.2.9")) == "region_wrong_frame"
-    assert refused(read, roi(kit), structures(kit, [])) == "empty_region"
-    steep = circle(40.0, 6.0)
-    steep[:, 2] += steep[:, 0]
-    assert refused(read, roi(kit), structures(kit, [steep])) == "region_unreadable"
+    assert refused(read, kit.roi(9), kit.structures(good)) == "region_missing"
+    assert refused(read, kit.roi(), kit.structures(good, frame="1.2.9")) == "region_wrong_frame"
+    assert refused(read, kit.roi(), kit.structures([])) == "empty_region"
 
 
 @pytest.mark.parametrize(("kind", "mask_name"), [("CT", "CT_mask.nii.gz"), ("MR_T1", "MR_T1_mask.nii.gz")])
