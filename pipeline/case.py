@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 
 from pipeline.geometry import FloatArray, FrameMismatch, frozen
+from pipeline.probe import Energy as Energy
+from pipeline.probe import Probe
 from pipeline.transform import Transform
 from pipeline.volume import Mask, Volume
 
 Organ = Literal["liver", "lung", "kidney", "bone", "soft_tissue"]
-Energy = Literal["cryoablation", "radiofrequency", "microwave"]
 ContrastPhase = Literal["unenhanced", "arterial", "portal_venous", "delayed", "enhanced", "unknown"]
 Outcome = Literal["local_progression", "incomplete_coverage", "not_assessable", "narrow_margin", "complete"]
 Point = tuple[float, float, float]
@@ -22,20 +23,29 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Applicator:
-    """One probe, needle or antenna as placed; points in the baseline's frame."""
+    """One probe, needle or antenna as placed; points in the baseline's frame.
+
+    probe: what is known of the device, None where nothing is; power_fraction: of its full power; start_s: when its
+    protocol begins, so that one probe can be moved through several cannulas.
+    """
 
     model: str
     tip_lps_mm: Point
     entry_lps_mm: Point
+    probe: Probe | None = None
+    power_fraction: float = 1.0
+    start_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class ProtocolPhase:
-    """One step of the protocol, e.g. freeze 600 s; power where the energy has one."""
+    """One step of the protocol, e.g. freeze 600 s; power where the energy has one; is_active: a thaw that the probe
+    warms."""
 
     phase: Literal["freeze", "thaw", "heat"]
     duration_s: float
     power_w: float | None = None
+    is_active: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,217 @@
+"""The heat equation through a protocol: enthalpy on cubic cells, stepped by stages that reach far (RKL)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.simulate import kernels
+from pipeline.simulate.dose import Dose
+from pipeline.simulate.kernels import CONVECTIVE, OFF, PRESCRIBED, Cells, Harm, Sinks, State
+from pipeline.simulate.lattice import Lattice
+from pipeline.simulate.sinks import Line, heating_w_m3, make_sinks, sigma_mm
+from pipeline.simulate.tissue import BODY_C, Law
+
+Array = NDArray[np.float32]
+
+#: Heat below which a cell counts as at rest, J/m³: about 0.01 K.
+_QUIET = 4e4
+_ROOM, _GROWTH, _LOOK = 6, 4, 3
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What a probe does in an interval. coolant_c: the temperature it reaches inside, °C; transfer_w_m2k: from its
+    surface to the coolant; ramp_s: time constant with which it starts at body temperature; flux_w_m: prescribed heat
+    flow instead of a coolant, W/m.
+    """
+
+    coolant_c: float = BODY_C
+    transfer_w_m2k: float = 0.0
+    ramp_s: float = 0.0
+    flux_w_m: float | None = None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A stretch of the protocol. drives: one for each probe, None where it neither cools nor warms its surface;
+    powers_w: what each gives to tissue by its field; freezes: whether any freezes."""
+
+    duration_s: float
+    drives: tuple[Drive | None, ...]
+    powers_w: tuple[float, ...] = ()
+    freezes: bool = False
+
+
+@dataclass(frozen=True)
+class HeatSettings:
+    """most_stages: of a super step, odd; longest_step_s: no step is longer; step_fraction: nor than this share of the
+    time since the probes were switched, or shortest_step_s; stasis: tissue that was frozen once is never perfused again;
+    dose: what heat coagulates by.
+    """
+
+    most_stages: int = 9
+    longest_step_s: float = 5.0
+    step_fraction: float = 0.02
+    shortest_step_s: float = 0.4
+    stasis: bool = True
+    dose: Dose = field(default_factory=Dose)
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What a protocol did to each cell, (k, j, i) on the lattice. least_enthalpy: the least H up to the end of each
+    freeze-thaw cycle, J/m³; greatest_enthalpy, dose (1: coagulated): only where something heated; enthalpy: at the end;
+    drawn_j: heat that the probes drew.
+    """
+
+    lattice: Lattice
+    least_enthalpy: tuple[Array, ...]
+    greatest_enthalpy: Array | None
+    dose: Array | None
+    enthalpy: Array
+    drawn_j: float
+    steps: int
+
+
+def run(
+    lattice: Lattice, lines: Sequence[Line], intervals: Sequence[Interval], settings: HeatSettings | None = None
+) -> Course:
+    """The course of a protocol from rest. A cycle ends where the next freezing begins, and at the end.
+
+    Raises ValueError where a line leaves the grid, or an interval drives another number of probes.
+    """
+    s = settings or HeatSettings()
+    state, sinks = lattice.state(), make_sinks(lines, lattice)
+    laws, faces, cells = lattice.laws(), lattice.faces(), lattice.cells()
+    heats = any(power for interval in intervals for power in interval.powers_w)
+    harm = Harm(np.zeros_like(state.least), np.zeros_like(state.least), s.dose.rate) if heats else None
+    fields = [heating_w_m3(line, lattice) for line in lines] if heats else []
+    if not heats:
+        cells = cells._replace(box=_first_box(cells, sinks))
+    pace = _Pace(lattice, sinks, lines, s)
+    low, high, drawn, steps, frozen = 0.0, 0.0, 0.0, 0, False
+    snapshots: list[Array] = []
+    for interval in intervals:
+        if len(interval.drives) != len(lines):
+            raise ValueError(f"an interval drives {len(interval.drives)} probes; there are {len(lines)}")
+        if interval.freezes and frozen:
+            snapshots.append(lattice.inner(state.least).copy())
+        frozen = interval.freezes if interval.freezes else frozen
+        if heats:
+            powers_w = interval.powers_w or (0.0,) * len(lines)
+            lattice.inner(state.source)[...] = sum(p * f for p, f in zip(powers_w, fields, strict=True))
+        elapsed = 0.0
+        while elapsed < interval.duration_s - 1e-9:
+            driven = _driven(sinks, lines, interval.drives, elapsed, lattice.rest_c)
+            step_s, stages = pace.step(low, high, driven, elapsed)
+            step_s = min(step_s, interval.duration_s - elapsed)
+            drawn += kernels.super_step(state, cells, laws, driven, faces, step_s, stages)
+            low, high = kernels.settle(state, cells, laws, s.stasis)
+            if harm is not None:
+                kernels.harm_done(state, harm, cells, laws, step_s)
+            else:
+                _grow(cells, state)
+            elapsed += step_s
+            steps += 1
+    snapshots.append(lattice.inner(state.least).copy())
+    return Course(
+        lattice,
+        tuple(snapshots),
+        None if harm is None else lattice.inner(harm.greatest).copy(),
+        None if harm is None else lattice.inner(harm.dose).copy(),
+        lattice.inner(state.enthalpy).copy(),
+        drawn,
+        steps,
+    )
+
+
+def _driven(
+    sinks: Sinks, lines: Sequence[Line], drives: Sequence[Drive | None], elapsed_s: float, rest_c: float
+) -> Sinks:
+    """The sinks as they are driven at a time within an interval."""
+    mode = np.full(len(lines), OFF, np.int64)
+    coolant, transfer, flux = (np.zeros(len(lines), np.float32) for _ in range(3))
+    for n, (line, drive) in enumerate(zip(lines, drives, strict=True)):
+        if drive is None:
+            continue
+        if drive.flux_w_m is not None:
+            mode[n], flux[n] = PRESCRIBED, drive.flux_w_m
+            continue
+        reached = 1 - np.exp(-(elapsed_s + 1.0) / drive.ramp_s) if drive.ramp_s > 0 else 1.0
+        mode[n] = CONVECTIVE
+        coolant[n] = rest_c + reached * (drive.coolant_c - rest_c)
+        transfer[n] = 2 * np.pi * line.radius_mm * 1e-3 * drive.transfer_w_m2k
+    return sinks._replace(mode=mode, coolant_c=coolant, transfer=transfer, flux=flux)
+
+
+class _Pace:
+    """The longest stable step for what temperatures were reached."""
+
+    def __init__(self, lattice: Lattice, sinks: Sinks, lines: Sequence[Line], settings: HeatSettings) -> None:
+        present = np.unique(lattice.labels)
+        self._laws: list[Law] = [lattice.laws_of_tissues[n] for n in present]
+        self._h = lattice.spacing_m
+        self._settings = settings
+        spacing = self._h * 1e3
+        self._overlap = np.array([1 / (4 * np.pi * (sigma_mm(line.radius_mm, spacing) * 1e-3) ** 2) for line in lines])
+        self._resistance = sinks.resistance
+
+    def step(self, low: float, high: float, sinks: Sinks, elapsed_s: float) -> tuple[float, int]:
+        """Seconds, and in how many stages. The fastest mode decays with 12 k / C / h² (or what faces between tissues
+        make of it) plus what the probes couple; s stages are stable up to (s² + s) / rate.
+        """
+        k_and_c = [
+            (law.conductivity[n], law.capacity[n])
+            for law in self._laws
+            for n in range(len(law.capacity))
+            if _is_reached(law, n, low, high)
+        ]
+        k, c = np.array(k_and_c).T
+        # No face between two tissues conducts more than the harmonic mean of the two.
+        across = 2 * k[:, None] * k[None, :] / (k[:, None] + k[None, :]) if len(self._laws) > 1 else k[:, None]
+        diffusivity = float((across / c[:, None]).max())
+        on = (sinks.mode == CONVECTIVE) & (sinks.transfer > 0)
+        probes = float((self._overlap / np.maximum(self._resistance, 1e-9))[on].max(initial=0.0))
+        rate = diffusivity * (12 / self._h**2 + probes)
+        s = self._settings
+        wanted = min(s.longest_step_s, max(s.shortest_step_s, s.step_fraction * elapsed_s))
+        stages = 3
+        while stages < s.most_stages and (stages * stages + stages) / rate < wanted:
+            stages += 2
+        return min(wanted, (stages * stages + stages) / rate), stages
+
+
+def _is_reached(law: Law, piece: int, low: float, high: float) -> bool:
+    """Whether any cell may be in a piece of a law, with room for what the next step brings."""
+    room = 2e7
+    above = law.enthalpy[piece - 1] if piece > 0 else -np.inf
+    below = law.enthalpy[piece] if piece < len(law.enthalpy) else np.inf
+    return bool(low - room <= below and high + room >= above)
+
+
+def _first_box(cells: Cells, sinks: Sinks) -> NDArray[np.int64]:
+    """The box around the probes' kernels, with room."""
+    if not len(sinks.cell):
+        return cells.box.copy()
+    index = np.stack(np.unravel_index(sinks.cell, tuple(cells.size)))
+    box = np.stack([index.min(axis=1) - _ROOM, index.max(axis=1) + 1 + _ROOM], axis=1)
+    return np.clip(box, 1, (cells.size - 1)[:, None]).ravel().astype(np.int64)
+
+
+def _grow(cells: Cells, state: State) -> None:
+    """Moves the sides of the box outward where heat comes near them."""
+    box, size = cells.box, cells.size
+    whole = state.enthalpy.reshape(tuple(size))
+    part = whole[box[0] : box[1], box[2] : box[3], box[4] : box[5]]
+    for axis in range(3):
+        for end, depth in ((0, _LOOK), (1, -1 - _LOOK)):
+            at = min(max(depth, -part.shape[axis]), part.shape[axis] - 1)
+            if np.abs(part.take(at, axis=axis)).max() > _QUIET:
+                if end == 0:
+                    box[2 * axis] = max(1, box[2 * axis] - _GROWTH)
+                else:
+                    box[2 * axis + 1] = min(size[axis] - 1, box[2 * axis + 1] + _GROWTH)

@@ -1,0 +1,413 @@
+"""The inner loops of the heat equation on a regular grid, for numba. Plain arrays, SI units; `lattice` makes them.
+
+All grids are flat float32 arrays of (K + 2) x (J + 2) x (I + 2) cells: one rim cell around, whose θ the caller owns.
+Every loop over cells reads a few slices and writes one, which is what lets the compiler use whole vector registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+OFF, CONVECTIVE, PRESCRIBED = 0, 1, 2
+BENDS = 4
+
+
+_FAST = {"nnan", "ninf", "nsz", "contract", "arcp", "reassoc"}
+
+
+def compiled(function: _F, *, parallel: bool = False) -> _F:
+    """The function as machine code, kept on disk where there is a place for it."""
+    options = {"nogil": True, "fastmath": _FAST, "error_model": "numpy", "parallel": parallel}
+    try:
+        return cast(_F, numba.njit(function, cache=True, **options))
+    except RuntimeError:  # neither beside this file nor in the user's cache can anything be written
+        return cast(_F, numba.njit(function, **options))
+
+
+def compiled_parallel(function: _F) -> _F:
+    """The same, its loop over planes shared among threads."""
+    return compiled(function, parallel=True)
+
+
+class Cells(NamedTuple):
+    """Where the cells are. size: (3,) cells along k, j, i with the rim; box: (6,) first and last (exclusive) active
+    cell along each; runs: (n, 3) first and last column and tissue of each stretch of one tissue in a row; first_run:
+    (rows + 1,) into `runs`; insulated: whether no heat crosses the border of the grid."""
+
+    size: Ints
+    box: Ints
+    first_run: Ints
+    runs: Ints
+    insulated: bool
+    spacing_m: float
+
+
+class Laws(NamedTuple):
+    """The tissues' laws, one row a tissue: H at the bends (J/m³), T there (°C), θ there (W/m), conductivity and
+    capacity between them (one more), slope and intercept of θ(H) below all bends and by how much the slope changes at
+    each, H and θ where freezing begins, and what perfusion takes off H each second."""
+
+    enthalpy: Floats
+    temperature: Floats
+    potential: Floats
+    conductivity: Floats
+    capacity: Floats
+    slope: Floats
+    intercept: Floats
+    bend: Floats
+    thawed_enthalpy: Floats
+    thawed_potential: Floats
+    perfusion: Floats
+
+
+class Sinks(NamedTuple):
+    """The probes as line sinks. Segments: first: (n + 1,) into cell, weight, tissue (of each cell a segment draws
+    from); segment_tissue, length_m, probe: (n,). Probes: mode, coolant_c, transfer (2 pi r h, W/m/K), resistance
+    (ln(r_e / r_p) / 2 pi), flux (W/m, prescribed)."""
+
+    first: Ints
+    cell: Ints
+    weight: Floats
+    tissue: Ints
+    segment_tissue: Ints
+    length_m: Floats
+    probe: Ints
+    mode: Ints
+    coolant_c: Floats
+    transfer: Floats
+    resistance: Floats
+    flux: Floats
+
+
+class Faces(NamedTuple):
+    """Faces between two tissues, whose flux `stage` cannot tell from θ alone, and cells kept at body temperature."""
+
+    cell: Ints
+    other: Ints
+    tissue: Ints
+    other_tissue: Ints
+    pinned: Ints
+
+
+class State(NamedTuple):
+    """What changes: H (J/m³), a second array for the stages, θ, what perfusion takes off H each second, W/m³ of a
+    heat source, and the least H that each cell has had."""
+
+    enthalpy: Floats
+    stage: Floats
+    potential: Floats
+    flow: Floats
+    source: Floats
+    least: Floats
+
+
+class Harm(NamedTuple):
+    """What heat does to cells: the dose (1: as much as it takes), and the greatest H. rate: (tissue-independent) how
+    the dose grows: Arrhenius' frequency (1/s, as its logarithm), energy over the gas constant (K), and what counts as
+    a full dose; or, with a first entry of 0, cumulative equivalent minutes at 43 °C, the third entry the full dose.
+    """
+
+    dose: Floats
+    greatest: Floats
+    rate: NDArray[np.float64]
+
+
+@compiled
+def temperature_of(enthalpy: float, tissue: int, laws: Laws) -> float:
+    """T of H."""
+    n = 0
+    while n < BENDS and enthalpy >= laws.enthalpy[tissue, n]:
+        n += 1
+    at = max(n - 1, 0)
+    return laws.temperature[tissue, at] + (enthalpy - laws.enthalpy[tissue, at]) / laws.capacity[tissue, n]
+
+
+@compiled
+def potential_of(temperature: float, tissue: int, laws: Laws) -> tuple[float, float]:
+    """θ of T, and the conductivity there."""
+    n = 0
+    while n < BENDS and temperature >= laws.temperature[tissue, n]:
+        n += 1
+    at = max(n - 1, 0)
+    k = laws.conductivity[tissue, n]
+    return laws.potential[tissue, at] + (temperature - laws.temperature[tissue, at]) * k, k
+
+
+@compiled_parallel
+def fill_potential(y: Floats, theta: Floats, cells: Cells, laws: Laws) -> None:
+    """θ of H for all cells in the box and, where no heat crosses the grid's border, of the rim beside it."""
+    size, box = cells.size, cells.box
+    zero = np.float32(0.0)
+    for k in numba.prange(box[0], box[1]):
+        for j in range(box[2], box[3]):
+            row = (k - 1) * (size[1] - 2) + j - 1
+            start = (k * size[1] + j) * size[2]
+            for run in range(cells.first_run[row], cells.first_run[row + 1]):
+                a, b = max(cells.runs[run, 0], box[4]), min(cells.runs[run, 1], box[5])
+                if b <= a:
+                    continue
+                t = cells.runs[run, 2]
+                source, target = y[start + a : start + b], theta[start + a : start + b]
+                base, slope = laws.intercept[t], laws.slope[t]
+                h0, h1, h2, h3 = laws.enthalpy[t, 0], laws.enthalpy[t, 1], laws.enthalpy[t, 2], laws.enthalpy[t, 3]
+                b0, b1, b2, b3 = laws.bend[t, 0], laws.bend[t, 1], laws.bend[t, 2], laws.bend[t, 3]
+                for i in range(b - a):
+                    v = source[i]
+                    target[i] = (
+                        base
+                        + slope * v
+                        + b0 * max(v - h0, zero)
+                        + b1 * max(v - h1, zero)
+                        + b2 * max(v - h2, zero)
+                        + b3 * max(v - h3, zero)
+                    )
+    if cells.insulated:
+        _fill_rim(theta, size)
+
+
+@compiled
+def _fill_rim(theta: Floats, size: Ints) -> None:
+    whole = theta.reshape((size[0], size[1], size[2]))
+    whole[0], whole[-1] = whole[1], whole[-2]
+    whole[:, 0], whole[:, -1] = whole[:, 1], whole[:, -2]
+    whole[:, :, 0], whole[:, :, -1] = whole[:, :, 1], whole[:, :, -2]
+
+
+@compiled_parallel
+def conduct(state: State, y: Floats, out: Floats, cells: Cells, laws: Laws, mu: float, nu: float, step: float) -> None:
+    """One stage: ``out = mu * y + nu * out + step * rate(y)``, with conduction, perfusion and the heat source."""
+    size, box = cells.size, cells.box
+    plane, line = size[1] * size[2], size[2]
+    theta = state.potential
+    mu_, nu_, step_ = np.float32(mu), np.float32(nu), np.float32(step)
+    step_h2, six = np.float32(step / (cells.spacing_m * cells.spacing_m)), np.float32(6.0)
+    for k in numba.prange(box[0], box[1]):
+        around = np.empty(size[2], np.float32)
+        for j in range(box[2], box[3]):
+            row = (k - 1) * (size[1] - 2) + j - 1
+            start = (k * size[1] + j) * line
+            for run in range(cells.first_run[row], cells.first_run[row + 1]):
+                a, b = max(cells.runs[run, 0], box[4]), min(cells.runs[run, 1], box[5])
+                if b <= a:
+                    continue
+                thawed = laws.thawed_enthalpy[cells.runs[run, 2]]
+                lo, hi = start + a, start + b
+                here, left, right = theta[lo:hi], theta[lo - 1 : hi - 1], theta[lo + 1 : hi + 1]
+                front, back = theta[lo - line : hi - line], theta[lo + line : hi + line]
+                below, above = theta[lo - plane : hi - plane], theta[lo + plane : hi + plane]
+                for i in range(b - a):
+                    around[i] = left[i] + right[i] + front[i] + back[i] + below[i] + above[i] - six * here[i]
+                mine, target, flow, source = y[lo:hi], out[lo:hi], state.flow[lo:hi], state.source[lo:hi]
+                for i in range(b - a):
+                    target[i] = (
+                        mu_ * mine[i]
+                        + nu_ * target[i]
+                        + step_h2 * around[i]
+                        + step_ * (source[i] - flow[i] * max(mine[i], thawed))
+                    )
+
+
+@compiled
+def cross_faces(
+    y: Floats, theta: Floats, out: Floats, faces: Faces, laws: Laws, cells: Cells, step: float, quiet: float
+) -> None:
+    """Sets right the flux between cells of two tissues: harmonic mean conductivity times the step in temperature."""
+    step_h2 = np.float32(step / (cells.spacing_m * cells.spacing_m))
+    for n in range(len(faces.cell)):
+        a, b = faces.cell[n], faces.other[n]
+        if abs(y[a]) < quiet and abs(y[b]) < quiet:
+            continue
+        t_a, t_b = temperature_of(y[a], faces.tissue[n], laws), temperature_of(y[b], faces.other_tissue[n], laws)
+        k_a, k_b = potential_of(t_a, faces.tissue[n], laws)[1], potential_of(t_b, faces.other_tissue[n], laws)[1]
+        flux = np.float32(2.0 * k_a * k_b / (k_a + k_b) * (t_b - t_a)) - (theta[b] - theta[a])
+        out[a] += step_h2 * flux
+        out[b] -= step_h2 * flux
+    for n in range(len(faces.pinned)):
+        out[faces.pinned[n]] = 0.0
+
+
+@compiled
+def draw(
+    state: State, y: Floats, out: Floats, sinks: Sinks, laws: Laws, spacing_m: float, step: float
+) -> float:
+    """Takes off `out` what the probes draw in a stage; returns the heat flow, W."""
+    per_volume = step / spacing_m**3
+    total = 0.0
+    for s in range(len(sinks.length_m)):
+        p = sinks.probe[s]
+        if sinks.mode[p] == OFF:
+            continue
+        own = sinks.segment_tissue[s]
+        if sinks.mode[p] == PRESCRIBED:
+            flux = float(sinks.flux[p])
+        else:
+            mean = 0.0
+            for n in range(sinks.first[s], sinks.first[s + 1]):
+                cell, tissue = sinks.cell[n], sinks.tissue[n]
+                if tissue == own:
+                    value = float(state.potential[cell])
+                else:
+                    value = potential_of(temperature_of(y[cell], tissue, laws), own, laws)[0]
+                mean += sinks.weight[n] * value
+            flux = _convective_flux(mean, sinks, p, own, laws)
+        drawn = flux * sinks.length_m[s]
+        total += drawn
+        for n in range(sinks.first[s], sinks.first[s + 1]):
+            out[sinks.cell[n]] -= np.float32(per_volume * drawn) * sinks.weight[n]
+    return total
+
+
+@compiled
+def _convective_flux(mean: float, sinks: Sinks, p: int, tissue: int, laws: Laws) -> float:
+    """W/m that a probe draws: what flows down from the mean θ around it to its surface is what the coolant takes off.
+
+    Newton's method on a function that bends at a few temperatures only: it ends in a few steps, exactly.
+    """
+    surface_c = float(sinks.coolant_c[p])
+    for _ in range(BENDS + 3):
+        theta, k = potential_of(surface_c, tissue, laws)
+        left = (mean - theta) / sinks.resistance[p] - sinks.transfer[p] * (surface_c - sinks.coolant_c[p])
+        change = left / (k / sinks.resistance[p] + sinks.transfer[p])
+        surface_c += change
+        if abs(change) < 1e-4:
+            break
+    return float(sinks.transfer[p] * (surface_c - sinks.coolant_c[p]))
+
+
+@compiled
+def super_step(
+    state: State,
+    cells: Cells,
+    laws: Laws,
+    sinks: Sinks,
+    faces: Faces,
+    step_s: float,
+    stages: int,
+) -> float:
+    """Advances H by one Runge–Kutta–Legendre step of first order (Meyer, Balsara & Aslam, J Comput Phys 2014;257:594)
+    and returns the heat that the probes drew, J. `state.enthalpy` holds the result: the stages are odd in number, so
+    it is copied back from the other array.
+    """
+    y, out = state.enthalpy, state.stage
+    whole = 2.0 / (stages * stages + stages)
+    quiet = 1e3
+    drawn, drawn_before = 0.0, 0.0
+    for n in range(1, stages + 1):
+        mu, nu = (2.0 * n - 1.0) / n, (1.0 - n) / n
+        step = mu * whole * step_s
+        if n == 1:
+            mu, nu, step = 1.0, 0.0, whole * step_s
+        fill_potential(y, state.potential, cells, laws)
+        conduct(state, y, out, cells, laws, mu, nu, step)
+        cross_faces(y, state.potential, out, faces, laws, cells, step, quiet)
+        flow = draw(state, y, out, sinks, laws, cells.spacing_m, step)
+        now = mu * drawn + nu * drawn_before + step * flow
+        drawn_before, drawn = drawn, now
+        y, out = out, y
+    if stages % 2 == 1:
+        _copy(state.stage, state.enthalpy, cells)
+    return drawn
+
+
+@compiled
+def _copy(source: Floats, target: Floats, cells: Cells) -> None:
+    size, box = cells.size, cells.box
+    for k in range(box[0], box[1]):
+        for j in range(box[2], box[3]):
+            start = (k * size[1] + j) * size[2]
+            target[start + box[4] : start + box[5]] = source[start + box[4] : start + box[5]]
+
+
+@compiled_parallel
+def settle(state: State, cells: Cells, laws: Laws, stasis: bool) -> tuple[float, float]:
+    """After a step: θ, the least H of each cell, and how much of each cell is still perfused; returns least and
+    greatest H.
+
+    A cell through which the edge of the ice runs is perfused in part: as much of it as lies on the warm side of the
+    plane that θ and its slope there describe. With stasis, what was frozen once is never perfused again.
+    """
+    size, box = cells.size, cells.box
+    plane, line = size[1] * size[2], size[2]
+    theta, zero, one = state.potential, np.float32(0.0), np.float32(1.0)
+    low, high = np.float32(0.0), np.float32(0.0)
+    half, tiny = np.float32(0.5), np.float32(1e-6)
+    fill_potential(state.enthalpy, theta, cells, laws)
+    for k in numba.prange(box[0], box[1]):
+        part = np.empty(size[2], np.float32)
+        for j in range(box[2], box[3]):
+            row = (k - 1) * (size[1] - 2) + j - 1
+            start = (k * size[1] + j) * line
+            for run in range(cells.first_run[row], cells.first_run[row + 1]):
+                a, b = max(cells.runs[run, 0], box[4]), min(cells.runs[run, 1], box[5])
+                if b <= a:
+                    continue
+                t = cells.runs[run, 2]
+                lo, hi = start + a, start + b
+                mine, least = state.enthalpy[lo:hi], state.least[lo:hi]
+                for i in range(b - a):
+                    low, high = min(low, mine[i]), max(high, mine[i])
+                for i in range(b - a):
+                    least[i] = min(least[i], mine[i])
+                rate = laws.perfusion[t]
+                if rate == 0.0:
+                    continue
+                begins = laws.thawed_potential[t]
+                here, left, right = theta[lo:hi], theta[lo - 1 : hi - 1], theta[lo + 1 : hi + 1]
+                front, back = theta[lo - line : hi - line], theta[lo + line : hi + line]
+                below, above = theta[lo - plane : hi - plane], theta[lo + plane : hi + plane]
+                for i in range(b - a):
+                    slope = half * (abs(right[i] - left[i]) + abs(back[i] - front[i]) + abs(above[i] - below[i])) + tiny
+                    part[i] = min(one, max(zero, half + (here[i] - begins) / slope))
+                flow = state.flow[lo:hi]
+                if stasis:
+                    for i in range(b - a):
+                        flow[i] = min(flow[i], rate * part[i])
+                else:
+                    for i in range(b - a):
+                        flow[i] = rate * part[i]
+    return low, high
+
+
+_HARMLESS_C = 39.0
+_KELVIN = 273.15
+
+
+@compiled_parallel
+def harm_done(state: State, harm: Harm, cells: Cells, laws: Laws, step_s: float) -> None:
+    """Adds what a step's temperatures did to the dose; where it is full, perfusion has stopped."""
+    size, box = cells.size, cells.box
+    log_frequency, energy, full = harm.rate[0], harm.rate[1], harm.rate[2]
+    for k in numba.prange(box[0], box[1]):
+        for j in range(box[2], box[3]):
+            row = (k - 1) * (size[1] - 2) + j - 1
+            start = (k * size[1] + j) * size[2]
+            for run in range(cells.first_run[row], cells.first_run[row + 1]):
+                lo, hi = start + max(cells.runs[run, 0], box[4]), start + min(cells.runs[run, 1], box[5])
+                t = cells.runs[run, 2]
+                mine, greatest = state.enthalpy[lo:hi], harm.greatest[lo:hi]
+                dose, flow = harm.dose[lo:hi], state.flow[lo:hi]
+                for i in range(hi - lo):
+                    greatest[i] = max(greatest[i], mine[i])
+                    celsius = temperature_of(mine[i], t, laws)
+                    if celsius >= _HARMLESS_C:
+                        dose[i] += _dose_rate(celsius, log_frequency, energy) * step_s / full
+                        if dose[i] >= 1.0:
+                            flow[i] = 0.0
+
+
+@compiled
+def _dose_rate(celsius: float, log_frequency: float, energy: float) -> float:
+    """How fast the dose grows, in its own unit a second; bounded, so that it can be summed."""
+    if log_frequency > 0:
+        return min(np.exp(log_frequency - energy / (celsius + _KELVIN)), 1e6)
+    base = 0.5 if celsius >= 43.0 else 0.25
+    return min(base ** (43.0 - celsius) / 60.0, 1e6)
