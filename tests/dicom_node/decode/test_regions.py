@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydicom import Dataset
+from scipy.spatial.transform import Rotation
 
 from dicom_node.decode.files import quiet, read_header, scan
 from dicom_node.decode.nifti_image import read_nifti
@@ -201,6 +202,48 @@ def test_nifti_in_any_orientation(kit, read, baseline, tmp_path, orientation):
     found = np.zeros(SHAPE, bool)
     found[tuple(index.T)] = True
     assert np.array_equal(found, ball())
+
+
+def save_nifti(values, lps_from_index, path):
+    path.parent.mkdir(exist_ok=True)
+    nib.save(nib.Nifti1Image(values.T, np.diag([-1.0, -1, 1, 1]) @ lps_from_index[:, [2, 1, 0, 3]]), path)
+
+
+@pytest.mark.parametrize("turn", [(0, 0, 0), (0.3, -0.5, 0.4)], ids=["upright", "rotated"])
+@pytest.mark.parametrize("spacing", [0.8, 2.5])
+def test_nifti_on_a_grid_of_its_own(read, tmp_path, turn, spacing):
+    """A ball on a finer or coarser grid, along the axes or across them."""
+    center, radius = np.array([4.0, -4.0, 50.0]), 9.0
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_rotvec(turn).as_matrix() * spacing
+    size = int(30 / spacing)
+    matrix[:3, 3] = center - matrix[:3, :3] @ np.full(3, (size - 1) / 2)
+    index = np.stack(np.mgrid[:size, :size, :size], -1)
+    drawn = np.linalg.norm(index @ matrix[:3, :3].T + matrix[:3, 3] - center, axis=-1) <= radius
+    save_nifti(drawn.astype(np.float32), matrix, tmp_path / "plan" / "ball.nii.gz")
+    mask = read(RegionRef("lesions[0].tumor", path="ball.nii.gz"))
+    assert mask.volume_ml == pytest.approx(drawn.sum() * spacing**3 / 1000)
+    assert mask.volume_ml == pytest.approx(4 / 3 * np.pi * radius**3 / 1000, rel=0.03 if spacing < 1 else 0.1)
+    assert mask.centroid_lps_mm == pytest.approx(center, abs=0.01)
+    assert np.linalg.norm(mask.points_lps_mm() - center, axis=1).max() <= radius + 1e-3
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_one_label_of_a_nifti_label_map(read, baseline, tmp_path, kind):
+    labels = np.zeros(SHAPE, kind)
+    labels[ball(radius=9)] = 1
+    labels[ball()] = 2
+    save_nifti(labels, baseline.lps_from_index, tmp_path / "plan" / "labels.nii.gz")
+
+    def label(number):
+        return RegionRef("lesions[0].tumor", path="labels.nii.gz", label=number)
+
+    assert np.array_equal(read(label(2)).voxels, ball())
+    assert np.array_equal(read(label(1)).voxels, ball(radius=9) & ~ball())
+    assert np.array_equal(read(label(None)).voxels, ball(radius=9))
+    with pytest.raises(Refused, match=r"tumor\.label 3 is not in labels\.nii\.gz; it has 1, 2\.") as refusal:
+        read(label(3))
+    assert refusal.value.code == "region_missing"
 
 
 def test_nifti_that_cannot_be_used(read, tmp_path):
