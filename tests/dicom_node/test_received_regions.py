@@ -1,0 +1,189 @@
+"""Plans whose objects are not beside plan.json: received by C-STORE, or anywhere in an archive; linked frames too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SpatialRegistrationStorage
+from pynetdicom import AE
+from typer.testing import CliRunner
+
+from dicom_node.archive import enter_archive, files_of
+from dicom_node.cli import app
+from dicom_node.decode.case import read_case
+from dicom_node.plans import register_plan
+from dicom_node.refusal import Refused
+
+OTHER = "1.2.3.88"
+ASIDE_MM = (25.0, -40.0, 10.0)
+
+
+def linking(segmentation: Dataset, frames: dict[str, tuple[float, ...]], uid: str) -> Dataset:
+    """A Spatial Registration. frames: the shift that leads from each to the frame of the first one."""
+    out = Dataset()
+    out.SOPClassUID, out.SOPInstanceUID, out.Modality = SpatialRegistrationStorage, uid, "REG"
+    out.PatientID, out.StudyInstanceUID = segmentation.PatientID, segmentation.StudyInstanceUID
+    out.SeriesInstanceUID, out.FrameOfReferenceUID = f"{uid}.1", next(iter(frames))
+    out.RegistrationSequence = []
+    for frame, shift in frames.items():
+        matrix = np.eye(4)
+        matrix[:3, 3] = shift
+        step, steps, item = Dataset(), Dataset(), Dataset()
+        step.FrameOfReferenceTransformationMatrixType = "RIGID"
+        step.FrameOfReferenceTransformationMatrix = matrix.ravel().tolist()
+        steps.MatrixSequence = [step]
+        item.FrameOfReferenceUID, item.MatrixRegistrationSequence = frame, [steps]
+        out.RegistrationSequence.append(item)
+    out.file_meta = FileMetaDataset()
+    out.file_meta.MediaStorageSOPClassUID, out.file_meta.MediaStorageSOPInstanceUID = out.SOPClassUID, uid
+    out.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return out
+
+
+@pytest.fixture(scope="module")
+def objects(written_phantom) -> tuple[Dataset, ...]:
+    """The phantom's SEG, the same drawn 48 mm aside in another frame, what links that frame, and what links none."""
+    here = dcmread(written_phantom.plan.parent / "regions.dcm")
+    aside = dcmread(written_phantom.plan.parent / "regions.dcm")
+    aside.FrameOfReferenceUID = OTHER
+    for frame in aside.PerFrameFunctionalGroupsSequence:
+        place = frame.PlanePositionSequence[0]
+        place.ImagePositionPatient = [p + a for p, a in zip(place.ImagePositionPatient, ASIDE_MM, strict=True)]
+    back = tuple(-a for a in ASIDE_MM)
+    link = linking(here, {here.FrameOfReferenceUID: (0, 0, 0), OTHER: back}, "1.2.3.500")
+    stranger = linking(here, {here.FrameOfReferenceUID: (0, 0, 0), "1.2.3.77": back}, "1.2.3.501")
+    return here, aside, link, stranger
+
+
+@pytest.fixture
+def plan(written_phantom, tmp_path) -> Path:
+    """A folder with plan.json alone."""
+    folder = tmp_path / "only the plan"
+    folder.mkdir()
+    shutil.copy(written_phantom.plan, folder)
+    return folder
+
+
+def send(node, datasets) -> None:
+    ae = AE(ae_title="TESTER")
+    for kind in sorted({d.SOPClassUID for d in datasets}):
+        ae.add_requested_context(kind, sorted({d.file_meta.TransferSyntaxUID for d in datasets}))
+    association = ae.associate("127.0.0.1", node.settings.listener.port, ae_title="MARGINWATCH")
+    assert {association.send_c_store(dataset).Status for dataset in datasets} == {0}
+    association.release()
+
+
+def received(node, study_uid) -> list[Path]:
+    return [node.settings.data_folder / i.path for i in node.ledger.instances(study_uid)]
+
+
+@pytest.mark.parametrize("is_aside", [False, True], ids=["in the baseline's frame", "in a linked frame"])
+def test_plan_add_takes_what_the_node_has_received(bench, written_phantom, objects, plan, is_aside):
+    here, aside, link, stranger = objects
+    node = bench.node("listener")
+    slices = [dcmread(path) for path in sorted(written_phantom.baseline.iterdir())]
+    send(node, [*slices, aside, link, stranger] if is_aside else [*slices, here, link, stranger])
+    config = bench.folder / "node.toml"
+    config.write_text(f'data_folder = "{bench.settings.data_folder}"\n')
+    added = CliRunner().invoke(app, ["plan", "add", str(plan), "--config", str(config), "--json"])
+    assert added.exit_code == 0, added.output
+    (registered,) = node.ledger.plans()
+    copy = bench.settings.data_folder / registered.folder
+    names = {path.name for path in copy.iterdir()}
+    assert names == {"plan.json", "object-1.dcm", *(["registration-1.dcm"] if is_aside else [])}
+    if is_aside:
+        assert dcmread(copy / "registration-1.dcm").SOPInstanceUID == link.SOPInstanceUID
+    study_uid = json.loads((plan / "plan.json").read_text())["baseline"]["study_instance_uid"]
+    case = read_case(
+        copy / "plan.json",
+        baseline=received(node, study_uid),
+        followup=[written_phantom.followups[0]],
+        previous=[],
+    )
+    expected = read_case(
+        written_phantom.plan,
+        baseline=[written_phantom.baseline],
+        followup=[written_phantom.followups[0]],
+        previous=[],
+    )
+    (lesion,), (before,) = case.case.plan.lesions, expected.case.plan.lesions
+    assert np.array_equal(lesion.tumor.voxels, before.tumor.voxels)
+    assert np.array_equal(lesion.simulated_zone.voxels, before.simulated_zone.voxels)
+    carried = [note.text for note in case.notes if note.code == "region_carried_over"]
+    assert len(carried) == is_aside
+    again = register_plan(plan, node.ledger, bench.settings.data_folder)
+    assert again.digest == registered.digest
+
+
+def test_what_is_nowhere_is_refused_with_both_places(bench, plan):
+    ledger = bench.ledger()
+    text = r"neither in the plan's folder nor received by the node; send it to the node or put it beside plan\.json\.$"
+    with pytest.raises(Refused, match=text) as refused:
+        register_plan(plan, ledger, bench.settings.data_folder)
+    assert refused.value.code == "region_missing"
+    assert refused.value.text.startswith("lesions[0].tumor.sop_instance_uid")
+    ledger.close()
+
+
+def test_what_was_received_and_is_lost_is_missing(bench, objects, plan):
+    node = bench.node("listener")
+    send(node, [objects[0]])
+    (instance,) = node.ledger.instances(objects[0].StudyInstanceUID)
+    (bench.settings.data_folder / instance.path).unlink()
+    with pytest.raises(Refused, match="nor received by the node"):
+        register_plan(plan, node.ledger, bench.settings.data_folder)
+
+
+def test_the_folder_comes_before_what_was_received(bench, objects, plan):
+    node = bench.node("listener")
+    send(node, [objects[1]])
+    objects[0].save_as(plan / "mine.dcm")
+    registered = register_plan(plan, node.ledger, bench.settings.data_folder)
+    copied = dcmread(bench.settings.data_folder / registered.folder / "object-1.dcm")
+    assert copied.FrameOfReferenceUID == objects[0].FrameOfReferenceUID
+
+
+def test_an_object_received_for_another_patient_is_refused(bench, objects, plan):
+    other = dcmread(objects[0].filename)
+    other.PatientID = "SOMEBODY-ELSE"
+    node = bench.node("listener")
+    send(node, [other])
+    with pytest.raises(Refused) as refused:
+        register_plan(plan, node.ledger, bench.settings.data_folder)
+    assert refused.value.code == "patient_mismatch"
+
+
+def test_an_archive_with_objects_anywhere(bench, written_phantom, objects, plan):
+    _, aside, link, stranger = objects
+    heap = bench.folder / "heap"
+    shutil.copytree(written_phantom.baseline, heap / "a")
+    shutil.move(plan, heap / "b")
+    (heap / "c").mkdir()
+    for number, dataset in enumerate((aside, link, stranger)):
+        dataset.save_as(heap / "c" / f"x{number}", enforce_file_format=True)
+    ledger = bench.ledger()
+    archive = enter_archive(files_of(heap, leave_out=bench.settings.data_folder), ledger, bench.settings.data_folder)
+    assert archive.passed_over == []
+    (registered,) = ledger.plans()
+    copy = bench.settings.data_folder / registered.folder
+    assert {path.name for path in copy.iterdir()} == {"plan.json", "object-1.dcm", "registration-1.dcm"}
+    assert dcmread(copy / "registration-1.dcm").SOPInstanceUID == link.SOPInstanceUID
+    ledger.close()
+
+
+def test_before_the_baseline_is_there_every_link_of_the_region_is_kept(bench, objects, plan):
+    """Whichever of them leads to the baseline is told when that is there."""
+    _, aside, link, stranger = objects
+    for number, dataset in enumerate((aside, link, stranger)):
+        dataset.save_as(plan / f"x{number}", enforce_file_format=True)
+    ledger = bench.ledger()
+    registered = register_plan(plan, ledger, bench.settings.data_folder)
+    copy = bench.settings.data_folder / registered.folder
+    assert {path.name for path in copy.iterdir()} == {"plan.json", "object-1.dcm", "registration-1.dcm"}
+    ledger.close()
