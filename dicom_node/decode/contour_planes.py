@@ -9,7 +9,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.draw import polygon2mask
 
 #: Contours this close to a slice (in slices) are that slice's own.
 _ON_SLICE = 0.1
@@ -84,7 +83,7 @@ def _filled_plane(
     plain: list[NDArray[np.bool_]] = []
     crossing: list[NDArray[np.bool_]] = []
     for outline in outlines:
-        inside = _rastered((outline.points[:, 1:] - low + 0.5) * finer - 0.5, size)
+        inside = rastered((outline.points[:, 1:] - low + 0.5) * finer - 0.5, size)
         if outline.is_xor:
             crossing.append(inside)
         elif inside.any() and not any(np.array_equal(inside, other) for other in plain):
@@ -98,15 +97,23 @@ def _filled_plane(
     return result
 
 
-def _rastered(points: NDArray[np.float64], size: NDArray[np.int_]) -> NDArray[np.bool_]:
-    """Pixels of the box whose centers lie inside one polygon."""
-    out = np.zeros(size, bool)
-    low = np.clip(np.floor(points.min(0)), 0, size).astype(int)
-    high = np.clip(np.ceil(points.max(0)) + 1, 0, size).astype(int)
-    if (high > low).all():
-        shape = (int(high[0] - low[0]), int(high[1] - low[1]))
-        out[low[0] : high[0], low[1] : high[1]] = polygon2mask(shape, points - low)
-    return out
+def rastered(points: NDArray[np.float64], size: NDArray[np.int_]) -> NDArray[np.bool_]:
+    """Pixels of a box whose centers lie inside one polygon: with an odd number of its edges to their left.
+
+    points: (n, 2) rows and columns; a center on an edge belongs to one side alone, so polygons side by side share none.
+    """
+    ends = np.roll(points, -1, axis=0)
+    falls = (points[:, 0] > ends[:, 0])[:, None]
+    top, bottom = np.where(falls, ends, points), np.where(falls, points, ends)
+    first, stop = (np.clip(np.ceil(end[:, 0]), 0, size[0]).astype(int) for end in (top, bottom))
+    counts = stop - first
+    edge = np.repeat(np.arange(len(points)), counts)
+    rows = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts)
+    slope = (bottom - top)[edge, 1] / (bottom - top)[edge, 0]
+    columns = np.clip(np.ceil(top[edge, 1] + (rows - top[edge, 0]) * slope), 0, size[1]).astype(int)
+    width = int(size[1]) + 1
+    crossed = np.bincount(rows * width + columns, minlength=int(size[0]) * width).reshape(-1, width)
+    return np.asarray(np.cumsum(crossed, axis=1)[:, :-1] % 2 == 1)
 
 
 def _filled(planes: dict[float, NDArray[np.bool_]], slices: int, slab: float, finer: int) -> NDArray[np.bool_]:
@@ -121,12 +128,16 @@ def _filled(planes: dict[float, NDArray[np.bool_]], slices: int, slab: float, fi
         for k in range(max(int(np.floor(depth - reach)) + 1, 0), min(int(np.ceil(depth + reach)), slices)):
             if not _is_between_near(k, depths, step) or k == depth:
                 voxels[k] |= plane
+    known: dict[float, NDArray[np.float64]] = {}
     for low, high in pairwise(depths.tolist()):
         first, last = max(int(np.floor(low)) + 1, 0), min(int(np.ceil(high)), slices)
         if last > first and high - low <= _MISSING * step:
             is_near = high - low <= _SPARSE * step
-            ends = (planes[low], planes[high]) if is_near else _meeting(planes[low], planes[high])
-            between = [_distance(end)[finer // 2 :: finer, finer // 2 :: finer] for end in ends]
+            if is_near:
+                known = {end: known[end] if end in known else _distance(planes[end], finer) for end in (low, high)}
+                between = [known[low], known[high]]
+            else:
+                between = [_distance(end, finer) for end in _meeting(planes[low], planes[high])]
             for k in range(first, last):
                 weight = (k - low) / (high - low)
                 voxels[k] |= (1 - weight) * between[0] + weight * between[1] > 0
@@ -156,8 +167,10 @@ def _touching(plane: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.
     return np.asarray(np.isin(parts, np.unique(parts[plane & other])) & plane, bool)
 
 
-def _distance(filled: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Pixels to the edge, positive inside; far away where there is none."""
+def _distance(filled: NDArray[np.bool_], finer: int) -> NDArray[np.float64]:
+    """Pixels to the edge at the centers of voxels, positive inside; far away where there is none."""
     if filled.all() or not filled.any():
-        return np.full(filled.shape, float(sum(filled.shape)) * (1 if filled.any() else -1))
-    return np.asarray(ndimage.distance_transform_edt(filled) - ndimage.distance_transform_edt(~filled), np.float64)
+        distance = np.full(filled.shape, float(sum(filled.shape)) * (1 if filled.any() else -1))
+    else:
+        distance = ndimage.distance_transform_edt(filled) - ndimage.distance_transform_edt(~filled)
+    return np.asarray(distance[finer // 2 :: finer, finer // 2 :: finer], np.float64)

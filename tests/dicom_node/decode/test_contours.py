@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
+from skimage.draw import polygon2mask
 
+from dicom_node.decode.contour_planes import rastered
+from dicom_node.decode.contours import contours_of, roi_frame_uid, roi_voxels
+from dicom_node.decode.files import scan
+from dicom_node.decode.nifti_image import read_nifti
 from dicom_node.refusal import Refused
-from pipeline.geometry import upright_grid
+from pipeline.geometry import Geometry, upright_grid
 
 CENTER = np.array([5.0, -3.0, 50.0])
 SLICES = 30 + 2.0 * np.arange(20)
@@ -215,3 +221,40 @@ def test_the_frame_may_be_told_by_the_object_alone(kit, read):
     del dataset.StructureSetROISequence[0].ReferencedFrameOfReferenceUID
     dataset.ReferencedFrameOfReferenceSequence = [kit.item(FrameOfReferenceUID=kit.frame)]
     assert not read(kit.roi(), dataset).is_empty
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_polygon_against_a_test_of_every_pixel(seed):
+    """Any polygon, crossing itself and reaching over the box, as another rasterizer fills it."""
+    random = np.random.default_rng(seed)
+    points = random.uniform(-6, 36, (int(random.integers(3, 40)), 2))
+    size = np.array([30, 25])
+    assert np.array_equal(rastered(points, size), polygon2mask(tuple(size.tolist()), points))
+
+
+def test_squares_side_by_side_share_no_pixel():
+    left, right = (np.array([[2, a], [8, a], [8, b], [2, b]], float) for a, b in ((1, 5), (5, 9)))
+    size = np.array([12, 12])
+    both = rastered(left, size).astype(int) + rastered(right, size)
+    assert both.max() == 1
+    assert both.sum() == 6 * 8
+
+
+@pytest.mark.parametrize("kind", ["CT", "MR_T1"])
+@pytest.mark.parametrize("turn", [(0, np.pi / 2, 0), (0.3, 0.2, 0.1)], ids=["sagittal", "tilted"])
+def test_real_contours_across_the_baselines_slices(shared, kind, turn):
+    """The published mask of a real RTSTRUCT, where the baseline's slices were turned against the contours."""
+    folder = shared / "real" / "soft_tissue_STS_005"
+    (header,) = scan([folder / kind / "mask"]).headers
+    frame = roi_frame_uid(header, 1, "tumor")
+    values, published = read_nifti(folder / f"{kind}_mask.nii.gz", frame, "published")
+    matrix = published.lps_from_index.copy()
+    center = published.lps_of((np.array(published.shape) - 1) / 2)
+    matrix[:3, :3] = Rotation.from_rotvec(turn).as_matrix() @ np.abs(matrix[:3, :3])
+    matrix[:3, 3] = center - matrix[:3, :3] @ ((np.array(published.shape) - 1) / 2)
+    turned = Geometry(published.shape, matrix, frame)
+    voxels, grid = roi_voxels(contours_of(header, 1, "tumor"), "tumor", turned)
+    index = np.moveaxis(grid.index_of(published.grid_lps()), -1, 0)
+    found = ndimage.map_coordinates(voxels.astype(np.float32), index, order=1) >= 0.5
+    oracle = values > 0
+    assert 2 * (oracle & found).sum() / (oracle.sum() + found.sum()) > 0.99
