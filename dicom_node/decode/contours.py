@@ -81,7 +81,7 @@ def _own_grid(contours: Sequence[Outline], key: str, baseline: Geometry) -> Geom
     gaps = gaps[gaps > _OFF_PLANE_MM / 2]
     between = float(np.percentile(gaps, 50, method="lower")) if len(gaps) else float(baseline.spacing_mm.max())
     parts = 2 * max(round((between / finest - 1) / 2), 0) + 1  # odd, so that slabs end half-way between planes
-    spacing = np.array([between / parts, finest, finest])
+    spacing = np.array([max(between, finest) / parts, finest, finest])
     matrix = np.eye(4)
     matrix[:3, :3] = np.stack([normal, column, row], 1) * spacing
     points = np.concatenate([outline.points for outline in contours])

@@ -15,6 +15,8 @@ from pipeline.geometry import Geometry
 #: How far a frame may lie from its place on the grid, in spacings, and its axes from the first frame's.
 _OFF_GRID = 0.1
 _OFF_AXIS = 1e-3
+#: How far directions may be from one another's right angle, and from a length of one.
+_OFF_UNIT = 1e-2
 
 
 def functional_groups(header: Header) -> tuple[list[Dataset], Dataset]:
@@ -32,6 +34,20 @@ def group_of(frame: Dataset, shared: Dataset, name: str) -> Dataset:
     return item
 
 
+def image_axes(stated: Sequence[float], key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The directions along a row and down a column, from an ImageOrientationPatient. Raises Refused
+    ``region_unreadable``, naming the key, where they are no directions at right angles.
+    """
+    axes = np.array(stated, float)
+    row, column = axes[:3], axes[3:]
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if not (max(abs(length - 1) for length in lengths) <= _OFF_UNIT and abs(row @ column) <= _OFF_UNIT):
+        raise Refused("region_unreadable", f"{key}: the object has an impossible image orientation; export it again.")
+    row = row / lengths[0]
+    column = column - (column @ row) * row
+    return row, column / np.linalg.norm(column)
+
+
 def grid_of_frames(header: Header, shape: tuple[int, ...], key: str) -> tuple[Geometry, NDArray[np.int_]]:
     """The regular grid of all frames' planes in the object's own frame of reference, and the plane of each frame.
 
@@ -43,11 +59,12 @@ def grid_of_frames(header: Header, shape: tuple[int, ...], key: str) -> tuple[Ge
     measures = group_of(frames[0], shared, "PixelMeasuresSequence")
     if np.abs(axes - axes[0]).max() > _OFF_AXIS:
         raise Refused("region_unreadable", f"{key}: the frames of the object are not parallel to one another.")
-    row, column = axes[0, :3], axes[0, 3:]
+    row, column = image_axes(axes[0], key)
     normal = np.cross(row, column)
     along = positions @ normal
     order = np.argsort(along)
     stated = float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 0)
+    stated = stated if np.isfinite(stated) else 0.0
     planes = _planes(along[order], stated)
     if planes is not None:
         planes[order] = planes.copy()

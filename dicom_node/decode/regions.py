@@ -100,12 +100,14 @@ def region_frame_uid(ref: RegionRef, source: RegionSource) -> str | None:
 
 @contextmanager
 def _reading(ref: RegionRef) -> Iterator[None]:
-    """Turns what broken bytes raise into a refusal that names the region."""
+    """Turns what broken bytes raise into a refusal that names the region, and names it in the refusal of a file."""
     try:
-        with quiet():
+        with quiet(), np.errstate(invalid="ignore", over="ignore"):  # coordinates that are no number are refused below
             yield
-    except Refused:
-        raise
+    except Refused as refused:
+        if refused.text.startswith(ref.key):
+            raise
+        raise Refused(refused.code, f"{ref.key}: {refused.text}") from refused
     except BROKEN as problem:
         raise Refused("region_unreadable", f"{ref.key}: the region cannot be read; export it again.") from problem
 

@@ -10,7 +10,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRBigEndian, ParametricMapStorage, RTDoseStorage
 
 from dicom_node.decode.files import Header, quiet
-from dicom_node.decode.frame_grid import functional_groups, grid_of_frames
+from dicom_node.decode.frame_grid import functional_groups, grid_of_frames, image_axes
 from dicom_node.decode.pixels import stored_values
 from dicom_node.refusal import Refused
 from pipeline.geometry import Geometry
@@ -21,6 +21,8 @@ ZERO_CELSIUS_K = 273.15
 _KELVIN_ABOVE = 150.0
 #: How far a plane of an RT Dose may lie from an even spacing, in spacings, before the map is interpolated.
 _UNEVEN = 0.01
+#: More than any dose grid has; two planes that lie almost in one place would ask for as many.
+_MOST_PLANES = 2000
 _Map = tuple[NDArray[np.float32], Geometry]
 
 
@@ -51,8 +53,8 @@ def _dose(header: Header, key: str) -> _Map:
     if scaling == 0:
         raise Refused("region_unreadable", f"{key}: the RT Dose has no DoseGridScaling, so its values mean nothing.")
     values = (stored_values(header) * scaling).astype(np.float32)
-    axes, position = np.array(dataset.ImageOrientationPatient, float), np.array(dataset.ImagePositionPatient, float)
-    row, column = axes[:3], axes[3:]
+    row, column = image_axes(dataset.ImageOrientationPatient, key)
+    position = np.array(dataset.ImagePositionPatient, float)
     along, offsets = _offsets(dataset, np.cross(row, column), position)
     if len(offsets) != len(values):
         raise Refused("region_unreadable", f"{key}: the RT Dose does not say where each of its planes lies.")
@@ -68,6 +70,8 @@ def _dose(header: Header, key: str) -> _Map:
         step = float(np.diff(offsets).min())
         if step <= 0:
             raise Refused("region_unreadable", f"{key}: two planes of the RT Dose lie in one place.")
+        if not offsets[-1] <= _MOST_PLANES * step:
+            raise Refused("region_unreadable", f"{key}: the planes of the RT Dose are not evenly spaced.")
         even = np.arange(round(offsets[-1] / step) + 1) * step
         if len(even) != len(offsets) or np.abs(even - offsets).max() > _UNEVEN * step:
             values = _between_planes(values, offsets, even)

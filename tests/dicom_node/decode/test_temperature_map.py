@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pytest
+from highdicom.sr.coding import CodedConcept
 from pydicom import Dataset
 from pydicom.uid import ParametricMapStorage, RTDoseStorage
 
+from dicom_node.decode.files import quiet, read_header, scan
 from dicom_node.decode.plan import read_plan_file
 from dicom_node.decode.region_ref import RegionRef, Threshold
+from dicom_node.decode.series import read_series
 from dicom_node.decode.temperature_map import read_temperature
 from dicom_node.refusal import Refused
 from pipeline.geometry import upright_grid
@@ -169,6 +173,49 @@ def test_a_parametric_map(kit, read, fine, kind, options):
     assert mask.centroid_lps_mm == pytest.approx(CENTER, abs=0.1)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.uint16])
+def test_a_parametric_map_written_by_highdicom(kit, read, tmp_path, kind):
+    """In kelvin; integers with a slope."""
+    series = kit.Series(np.zeros((20, 24, 24), np.int16), tags=dict.fromkeys(("PatientName", "PatientSex"), ""))
+    series.tags.update(dict.fromkeys(("StudyID", "PatientBirthDate", "StudyTime", "AccessionNumber"), ""))
+    series.tags.update(ReferringPhysicianName="")
+    images = series.images()
+    for image in images:
+        kit.save(image, tmp_path / "source")
+    geometry = read_series(scan([tmp_path / "baseline"]).headers).acquisitions[0].geometry
+    values = np.clip(-20 + (np.linalg.norm(geometry.grid_lps() - CENTER, axis=-1) - 8) * 9.0, -150, 37) + 273.15
+    slope = 0.01 if kind == np.uint16 else 1.0
+    mapping = hd.pm.RealWorldValueMapping(
+        lut_label="T",
+        lut_explanation="temperature",
+        unit=CodedConcept("K", "UCUM", "Kelvin"),
+        value_range=(0, 65535) if kind == np.uint16 else (0.0, 1000.0),
+        slope=slope,
+        intercept=0,
+    )
+    stored = (np.round(values / slope) if kind == np.uint16 else values).astype(kind)
+    with quiet():
+        dataset = hd.pm.ParametricMap(
+            images,
+            stored,
+            "1.2.3.9",
+            1,
+            "1.2.7",
+            1,
+            "M",
+            "M",
+            "1",
+            "1",
+            contains_recognizable_visual_features=False,
+            real_world_value_mappings=[mapping],
+            window_center=300,
+            window_width=100,
+        )
+    mask = read(ref(), dataset)
+    assert mask.volume_ml == pytest.approx(ball_ml(8.0), rel=0.04)
+    assert mask.centroid_lps_mm == pytest.approx(CENTER, abs=0.1)
+
+
 def test_a_map_as_fine_as_the_baseline_stays_on_its_grid(kit, read, fine):
     values = ice(fine.grid_lps())
     mask = read(ref(), parametric_map(kit, values, fine), grid=fine)
@@ -231,6 +278,19 @@ def test_maps_that_cannot_be_used(kit, read):
     assert "nowhere at or below -180 °C" in nowhere.text
 
 
+def test_broken_maps_are_refused_by_the_key(kit, read):
+    values = ice(grid().grid_lps())
+    cut = dose(kit, values, grid())
+    cut["PixelData"].value = cut.PixelData[:-2000]
+    assert refused(read, ref(), cut).code == "undecodable_pixels"
+    skewed = dose(kit, values, grid(), ImageOrientationPatient=[1, 0, 0, 0.5, 0.5, 0])
+    assert "impossible image orientation" in refused(read, ref(), skewed).text
+    twice = [0.0, 3.0, 3.0, *(3.0 * np.arange(2, 15))]
+    assert "two planes" in refused(read, ref(), dose(kit, values, grid(), GridFrameOffsetVector=twice)).text
+    close = [0.0, 3.0, 3.0001, *(3.0 * np.arange(2, 15))]
+    assert "not evenly spaced" in refused(read, ref(), dose(kit, values, grid(), GridFrameOffsetVector=close)).text
+
+
 def test_a_dose_table_and_padding(kit, tmp_path, read):
     """A look-up table instead of a slope; what lies outside it is not known."""
     values = np.arange(16 * 18 * 20).reshape(SHAPE) % 40
@@ -240,8 +300,6 @@ def test_a_dose_table_and_padding(kit, tmp_path, read):
     mapping.RealWorldValueFirstValueMapped, mapping.RealWorldValueLastValueMapped = 5, 14
     mapping.RealWorldValueLUTData = np.linspace(-50.0, -5.0, 10).tolist()
     read(ref(), dataset)
-    from dicom_node.decode.files import read_header
-
     found, _ = read_temperature(read_header(tmp_path / "plan" / "object 0"), "tumor")
     expected = np.where((values >= 5) & (values <= 14), -50.0 + (values - 5) * 5.0, np.nan)
     assert np.allclose(found, expected, equal_nan=True)
