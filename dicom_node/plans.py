@@ -122,12 +122,17 @@ def _regions(plan: PlanFile, held: _Held, objects: Mapping[str, Path] | None) ->
 
 
 def _links(plan: PlanFile, source: RegionSource, held: _Held) -> list[Header]:
-    """The registration objects that link a region's frame of reference to the baseline's, or may do so."""
+    """The registration objects that link a region's frame of reference to the baseline's, or may do so as long as that
+    is not known; where some lie in the plan's folder, these alone.
+    """
     baseline = held.baseline_frame_uid(plan)
-    regions = {region_frame_uid(region, source) for region in plan.regions} - {None, baseline}
-    known = [(link, frames_of(link)) for link in source.registrations]
-    found = [link for link, frames in known if frames & regions and (baseline is None or baseline in frames)]
-    return sorted(found, key=lambda link: link.text("SOPInstanceUID"))
+    found: dict[str, Header] = {}
+    for region in {region_frame_uid(region, source) for region in plan.regions} - {None, baseline}:
+        wanted = {region} if baseline is None else {region, baseline}
+        links = [link for link in source.registrations if wanted <= frames_of(link)]
+        beside = [link for link in links if link.path.is_relative_to(plan.folder)]
+        found |= {link.text("SOPInstanceUID"): link for link in beside or links}
+    return [found[uid] for uid in sorted(found)]
 
 
 def _files(plan: PlanFile, source: RegionSource, held: _Held) -> dict[str, bytes]:

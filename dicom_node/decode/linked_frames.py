@@ -75,7 +75,9 @@ def baseline_from_region(
     matrices = [matrix for link in spatial for matrix in _matrices(link, frames, key)]
     carried = [points_lps_mm @ m[:3, :3].T + m[:3, 3] for m in matrices]
     if any(np.linalg.norm(other - carried[0], axis=-1).max() > _APART_MM for other in carried[1:]):
-        text = "Spatial Registration objects carry it to different places in the baseline's frame; keep the right one."
+        text = (
+            "Spatial Registration objects carry it to different places; leave the right one alone in the plan's folder."
+        )
         raise Refused("links_disagree", f"{key}: {text}")
     return matrices[0]
 

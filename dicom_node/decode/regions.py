@@ -56,8 +56,7 @@ def read_region(ref: RegionRef, source: RegionSource, baseline: Geometry) -> Mas
         raise _empty(ref)
     mask = placed(voxels, geometry, baseline)
     if mask.is_empty:  # a region on tilted slices, put on the baseline's grid
-        text = "nothing of the region is left on the baseline scan: it lies outside it, or is thinner than its voxels"
-        raise Refused("empty_region", f"{ref.key}: {text}; check the baseline series or draw it again.")
+        raise _nothing_left(ref)
     return mask
 
 
@@ -120,6 +119,11 @@ def _empty(ref: RegionRef) -> Refused:
     return Refused("empty_region", f"{ref.key}: the region is empty; draw it again.")
 
 
+def _nothing_left(ref: RegionRef) -> Refused:
+    text = "nothing of the region is left on the baseline scan: it lies outside it, or is thinner than its voxels"
+    return Refused("empty_region", f"{ref.key}: {text}; check the baseline series or draw it again.")
+
+
 def _read(ref: RegionRef, source: RegionSource, baseline: Geometry) -> _Grid:
     """Voxels and their grid in the baseline's frame of reference; nothing is drawn where all are False."""
     if ref.roi_number is not None:
@@ -144,7 +148,10 @@ def _structure(ref: RegionRef, number: int, source: RegionSource, baseline: Geom
         raise _empty(ref)
     if not frames.are_one:
         contours = [Outline(c.points @ carry[:3, :3].T + carry[:3, 3], c.is_xor) for c in contours]
-    return roi_voxels(contours, ref.key, baseline)
+    voxels, geometry = roi_voxels(contours, ref.key, baseline)
+    if not voxels.any():
+        raise _nothing_left(ref)
+    return voxels, geometry
 
 
 def _carried(

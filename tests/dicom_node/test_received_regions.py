@@ -149,6 +149,20 @@ def test_the_folder_comes_before_what_was_received(bench, objects, plan):
     assert copied.FrameOfReferenceUID == objects[0].FrameOfReferenceUID
 
 
+def test_a_link_in_the_folder_is_preferred_to_those_received(bench, objects, plan):
+    here, aside, link, _ = objects
+    wrong = linking(here, {here.FrameOfReferenceUID: (0, 0, 0), OTHER: (0, 0, 0)}, "1.2.3.502")
+    node = bench.node("listener")
+    send(node, [wrong, link, aside])
+    link.save_as(plan / "right.dcm", enforce_file_format=True)
+    copy = bench.settings.data_folder / register_plan(plan, node.ledger, bench.settings.data_folder).folder
+    assert {path.name for path in copy.iterdir()} == {"plan.json", "object-1.dcm", "registration-1.dcm"}
+    assert dcmread(copy / "registration-1.dcm").SOPInstanceUID == link.SOPInstanceUID
+    (plan / "right.dcm").unlink()
+    copy = bench.settings.data_folder / register_plan(plan, node.ledger, bench.settings.data_folder).folder
+    assert len(list(copy.glob("registration-*.dcm"))) == 2
+
+
 def test_an_object_received_for_another_patient_is_refused(bench, objects, plan):
     other = dcmread(objects[0].filename)
     other.PatientID = "SOMEBODY-ELSE"
