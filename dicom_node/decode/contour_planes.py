@@ -14,9 +14,10 @@ from scipy import ndimage
 _ON_SLICE = 0.1
 #: Outlines this close to one another (in slices) certainly lie on one plane.
 _NO_GAP = 0.01
-#: A gap of up to two missing planes in a regular stack is closed; gaps of another spacing are joined up to this.
-_MISSING = 3.1
+#: Planes up to this many usual spacings apart follow one another; farther, some are missing between them.
 _SPARSE = 1.5
+#: Two missing planes, and what rounding adds.
+_MISSING = 3.1
 #: Pixels along a voxel where planes are interpolated; odd, so that one lies at its center.
 _FINER = 3
 
@@ -55,7 +56,7 @@ def _grouped(outlines: Sequence[Outline]) -> dict[float, list[Outline]]:
     order = np.argsort(depths, kind="stable")
     gaps = np.diff(depths[order])
     apart = gaps[gaps > _NO_GAP]
-    near = min(_ON_SLICE, 0.4 * float(np.median(apart))) if len(apart) else _ON_SLICE
+    near = min(_ON_SLICE, 0.4 * float(np.percentile(apart, 90))) if len(apart) else _ON_SLICE
     groups: list[list[int]] = []
     for n in order.tolist():
         if groups and depths[n] - depths[groups[-1][0]] <= near:

@@ -211,6 +211,14 @@ def test_contours_much_finer_than_the_slices_are_no_holes_in_one_another(kit, re
     assert mask.volume_ml == pytest.approx(4 / 3 * np.pi * 8**3 / 1000, rel=0.05)
 
 
+def test_contours_of_one_slice_need_not_have_one_height(kit, read):
+    """Four bodies on each slice, each a twentieth of a millimetre above the last, as rounding leaves them."""
+    places = [(0.0, -8.0), (12.0, -8.0), (0.0, 4.0), (12.0, 4.0)]
+    contours = [polygon(4.0, at, z=z + 0.05 * n) for z in SLICES[4:12] for n, at in enumerate(places)]
+    exact = [polygon(4.0, at, z=z) for z in SLICES[4:12] for at in places]
+    assert np.array_equal(*(read(kit.roi(), kit.structures(drawn)).voxels for drawn in (contours, exact)))
+
+
 @pytest.mark.parametrize("contour", [polygon(8.0, z=300.0), polygon(0.2, (4.4, -3.4), z=50.0)], ids=["far", "tiny"])
 def test_contours_of_which_the_baseline_shows_nothing(kit, read, contour):
     with pytest.raises(Refused, match="nothing of the region is left on the baseline scan") as refused:
