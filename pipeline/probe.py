@@ -40,7 +40,8 @@ class CryoProbe:
 class HeatProbe:
     """A radiofrequency electrode or a microwave antenna. efficiency: share of the generator's power that heats tissue;
     power_w: where the protocol gives none; reach_mm: distance over which the power in tissue falls to 1 / e beside its
-    spreading; coolant_c: of an internally cooled shaft, None where it is not cooled.
+    spreading; coolant_c: of an internally cooled shaft, None where it is not cooled; limit_c: the generator rests while
+    tissue is hotter, None where it does not.
     """
 
     model: str
@@ -51,6 +52,7 @@ class HeatProbe:
     power_w: float
     reach_mm: float
     coolant_c: float | None
+    limit_c: float | None
     provenance: str
     is_generic: bool = False
 
@@ -61,6 +63,8 @@ class HeatProbe:
         _check(self.model, "reach_mm", self.reach_mm, 1.0, 100.0)
         if self.coolant_c is not None:
             _check(self.model, "coolant_c", self.coolant_c, -10.0, 40.0)
+        if self.limit_c is not None:
+            _check(self.model, "limit_c", self.limit_c, 60.0, 200.0)
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,13 @@ class Drive:
 @dataclass(frozen=True)
 class Interval:
     """A stretch of the protocol. drives: one for each probe, None where it neither cools nor warms its surface;
-    powers_w: what each gives to tissue by its field; freezes: whether any freezes."""
+    powers_w: what each gives to tissue by its field; limit_c: the fields rest while any tissue is hotter (generators
+    that follow the impedance do so when it boils); freezes: whether any freezes."""
 
     duration_s: float
     drives: tuple[Drive | None, ...]
     powers_w: tuple[float, ...] = ()
+    limit_c: float | None = None
     freezes: bool = False
 
 
@@ -53,7 +55,7 @@ class HeatSettings:
     dose: what heat coagulates by.
     """
 
-    most_stages: int = 9
+    most_stages: int = 11
     longest_step_s: float = 5.0
     step_fraction: float = 0.02
     shortest_step_s: float = 0.4
@@ -85,14 +87,16 @@ def run(
     Raises ValueError where a line leaves the grid, or an interval drives another number of probes.
     """
     s = settings or HeatSettings()
-    state, sinks = lattice.state(), make_sinks(lines, lattice)
-    laws, faces, cells = lattice.laws(), lattice.faces(), lattice.cells()
     heats = any(power for interval in intervals for power in interval.powers_w)
+    state, sinks = lattice.state(heats=heats), make_sinks(lines, lattice)
+    laws, cells = lattice.laws(), lattice.cells()
     harm = Harm(np.zeros_like(state.least), np.zeros_like(state.least), s.dose.rate) if heats else None
     fields = [heating_w_m3(line, lattice) for line in lines] if heats else []
     if not heats:
         cells = cells._replace(box=_first_box(cells, sinks))
+    faces = lattice.faces(cells.box)
     pace = _Pace(lattice, sinks, lines, s)
+    known = [lattice.laws_of_tissues[n] for n in np.unique(lattice.labels)]
     low, high, drawn, steps, frozen = 0.0, 0.0, 0.0, 0, False
     snapshots: list[Array] = []
     for interval in intervals:
@@ -103,18 +107,21 @@ def run(
         frozen = interval.freezes if interval.freezes else frozen
         if heats:
             powers_w = interval.powers_w or (0.0,) * len(lines)
-            lattice.inner(state.source)[...] = sum(p * f for p, f in zip(powers_w, fields, strict=True))
+            field = np.asarray(sum(p * f for p, f in zip(powers_w, fields, strict=True)), np.float32)
+            limit = np.inf if interval.limit_c is None else min(float(law.enthalpy_of(interval.limit_c)) for law in known)
         elapsed = 0.0
         while elapsed < interval.duration_s - 1e-9:
             driven = _driven(sinks, lines, interval.drives, elapsed, lattice.rest_c)
             step_s, stages = pace.step(low, high, driven, elapsed)
             step_s = min(step_s, interval.duration_s - elapsed)
+            if heats:
+                lattice.inner(state.source)[...] = field if high < limit else 0.0
             drawn += kernels.super_step(state, cells, laws, driven, faces, step_s, stages)
             low, high = kernels.settle(state, cells, laws, s.stasis)
             if harm is not None:
                 kernels.harm_done(state, harm, cells, laws, step_s)
-            else:
-                _grow(cells, state)
+            elif _grown(cells, state):
+                faces = lattice.faces(cells.box)
             elapsed += step_s
             steps += 1
     snapshots.append(lattice.inner(state.least).copy())
@@ -187,7 +194,7 @@ class _Pace:
 
 def _is_reached(law: Law, piece: int, low: float, high: float) -> bool:
     """Whether any cell may be in a piece of a law, with room for what the next step brings."""
-    room = 2e7
+    room = 2.5e6
     above = law.enthalpy[piece - 1] if piece > 0 else -np.inf
     below = law.enthalpy[piece] if piece < len(law.enthalpy) else np.inf
     return bool(low - room <= below and high + room >= above)
@@ -202,8 +209,9 @@ def _first_box(cells: Cells, sinks: Sinks) -> NDArray[np.int64]:
     return np.clip(box, 1, (cells.size - 1)[:, None]).ravel().astype(np.int64)
 
 
-def _grow(cells: Cells, state: State) -> None:
-    """Moves the sides of the box outward where heat comes near them."""
+def _grown(cells: Cells, state: State) -> bool:
+    """Moves the sides of the box outward where heat comes near them; whether any moved."""
+    before = cells.box.copy()
     box, size = cells.box, cells.size
     whole = state.enthalpy.reshape(tuple(size))
     part = whole[box[0] : box[1], box[2] : box[3], box[4] : box[5]]
@@ -215,3 +223,4 @@ def _grow(cells: Cells, state: State) -> None:
                     box[2 * axis] = max(1, box[2 * axis] - _GROWTH)
                 else:
                     box[2 * axis + 1] = min(size[axis] - 1, box[2 * axis + 1] + _GROWTH)
+    return bool((cells.box != before).any())

@@ -24,18 +24,15 @@ BENDS = 4
 _FAST = {"nnan", "ninf", "nsz", "contract", "arcp", "reassoc"}
 
 
-def compiled(function: _F, *, parallel: bool = False) -> _F:
-    """The function as machine code, kept on disk where there is a place for it."""
-    options = {"nogil": True, "fastmath": _FAST, "error_model": "numpy", "parallel": parallel}
+def compiled(function: _F) -> _F:
+    """The function as machine code, kept on disk where there is a place for it. One thread: two that wait for one
+    another seven thousand times are slower than one as soon as anything else runs on the machine.
+    """
+    options = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
     try:
         return cast(_F, numba.njit(function, cache=True, **options))
     except RuntimeError:  # neither beside this file nor in the user's cache can anything be written
         return cast(_F, numba.njit(function, **options))
-
-
-def compiled_parallel(function: _F) -> _F:
-    """The same, its loop over planes shared among threads."""
-    return compiled(function, parallel=True)
 
 
 class Cells(NamedTuple):
@@ -89,25 +86,30 @@ class Sinks(NamedTuple):
 
 
 class Faces(NamedTuple):
-    """Faces between two tissues, whose flux `stage` cannot tell from θ alone, and cells kept at body temperature."""
+    """Faces between two tissues, whose flux θ alone does not tell. cell, tissue: (n,) every cell with such a face;
+    first, second: (m,) into `cell`, for each face; celsius, conductivity: (n,) room for what `cross_faces` works out;
+    pinned: cells kept at rest."""
 
     cell: Ints
-    other: Ints
     tissue: Ints
-    other_tissue: Ints
+    first: Ints
+    second: Ints
+    celsius: Floats
+    conductivity: Floats
     pinned: Ints
 
 
 class State(NamedTuple):
-    """What changes: H (J/m³), a second array for the stages, θ, what perfusion takes off H each second, W/m³ of a
-    heat source, and the least H that each cell has had."""
+    """What changes: H (J/m³), a second array for the stages, θ, what perfusion takes off H each second, the least H
+    that each cell has had, W/m³ of a heat source, and whether there is one."""
 
     enthalpy: Floats
     stage: Floats
     potential: Floats
     flow: Floats
-    source: Floats
     least: Floats
+    source: Floats
+    heats: bool
 
 
 class Harm(NamedTuple):
@@ -142,36 +144,42 @@ def potential_of(temperature: float, tissue: int, laws: Laws) -> tuple[float, fl
     return laws.potential[tissue, at] + (temperature - laws.temperature[tissue, at]) * k, k
 
 
-@compiled_parallel
-def fill_potential(y: Floats, theta: Floats, cells: Cells, laws: Laws) -> None:
-    """θ of H for all cells in the box and, where no heat crosses the grid's border, of the rim beside it."""
+@compiled
+def _fill_plane(k: int, y: Floats, theta: Floats, cells: Cells, laws: Laws) -> None:
+    """θ of H for the cells of one plane of the box."""
     size, box = cells.size, cells.box
     zero = np.float32(0.0)
-    for k in numba.prange(box[0], box[1]):
-        for j in range(box[2], box[3]):
-            row = (k - 1) * (size[1] - 2) + j - 1
-            start = (k * size[1] + j) * size[2]
-            for run in range(cells.first_run[row], cells.first_run[row + 1]):
-                a, b = max(cells.runs[run, 0], box[4]), min(cells.runs[run, 1], box[5])
-                if b <= a:
-                    continue
-                t = cells.runs[run, 2]
-                source, target = y[start + a : start + b], theta[start + a : start + b]
-                base, slope = laws.intercept[t], laws.slope[t]
-                h0, h1, h2, h3 = laws.enthalpy[t, 0], laws.enthalpy[t, 1], laws.enthalpy[t, 2], laws.enthalpy[t, 3]
-                b0, b1, b2, b3 = laws.bend[t, 0], laws.bend[t, 1], laws.bend[t, 2], laws.bend[t, 3]
-                for i in range(b - a):
-                    v = source[i]
-                    target[i] = (
-                        base
-                        + slope * v
-                        + b0 * max(v - h0, zero)
-                        + b1 * max(v - h1, zero)
-                        + b2 * max(v - h2, zero)
-                        + b3 * max(v - h3, zero)
-                    )
+    for j in range(box[2], box[3]):
+        row = (k - 1) * (size[1] - 2) + j - 1
+        start = (k * size[1] + j) * size[2]
+        for run in range(cells.first_run[row], cells.first_run[row + 1]):
+            a, b = max(cells.runs[run, 0], box[4]), min(cells.runs[run, 1], box[5])
+            if b <= a:
+                continue
+            t = cells.runs[run, 2]
+            source, target = y[start + a : start + b], theta[start + a : start + b]
+            base, slope = laws.intercept[t], laws.slope[t]
+            h0, h1, h2, h3 = laws.enthalpy[t, 0], laws.enthalpy[t, 1], laws.enthalpy[t, 2], laws.enthalpy[t, 3]
+            b0, b1, b2, b3 = laws.bend[t, 0], laws.bend[t, 1], laws.bend[t, 2], laws.bend[t, 3]
+            for i in range(b - a):
+                v = source[i]
+                target[i] = (
+                    base
+                    + slope * v
+                    + b0 * max(v - h0, zero)
+                    + b1 * max(v - h1, zero)
+                    + b2 * max(v - h2, zero)
+                    + b3 * max(v - h3, zero)
+                )
+
+
+@compiled
+def fill_potential(y: Floats, theta: Floats, cells: Cells, laws: Laws) -> None:
+    """θ of H for all cells in the box and, where no heat crosses the grid's border, of the rim beside it."""
+    for k in range(cells.box[0], cells.box[1]):
+        _fill_plane(k, y, theta, cells, laws)
     if cells.insulated:
-        _fill_rim(theta, size)
+        _fill_rim(theta, cells.size)
 
 
 @compiled
@@ -182,55 +190,92 @@ def _fill_rim(theta: Floats, size: Ints) -> None:
     whole[:, :, 0], whole[:, :, -1] = whole[:, :, 1], whole[:, :, -2]
 
 
-@compiled_parallel
+@compiled
 def conduct(state: State, y: Floats, out: Floats, cells: Cells, laws: Laws, mu: float, nu: float, step: float) -> None:
-    """One stage: ``out = mu * y + nu * out + step * rate(y)``, with conduction, perfusion and the heat source."""
+    """One stage: ``out = mu * y + nu * out + step * rate(y)``, with conduction, perfusion and the heat source; fills θ
+    on the way, plane by plane, while they are at hand."""
+    first, last = cells.box[0], cells.box[1]
+    if cells.insulated:
+        fill_potential(y, state.potential, cells, laws)
+    else:
+        _fill_plane(first, y, state.potential, cells, laws)
+    around = np.empty(cells.size[2], np.float32)
+    for k in range(first, last):
+        if k + 1 < last and not cells.insulated:
+            _fill_plane(k + 1, y, state.potential, cells, laws)
+        _conduct_plane(k, state, y, out, cells, laws, around, np.float32(mu), np.float32(nu), np.float32(step))
+
+
+@compiled
+def _conduct_plane(
+    k: int,
+    state: State,
+    y: Floats,
+    out: Floats,
+    cells: Cells,
+    laws: Laws,
+    around: Floats,
+    mu: np.float32,
+    nu: np.float32,
+    step: np.float32,
+) -> None:
     size, box = cells.size, cells.box
     plane, line = size[1] * size[2], size[2]
     theta = state.potential
-    mu_, nu_, step_ = np.float32(mu), np.float32(nu), np.float32(step)
     step_h2, six = np.float32(step / (cells.spacing_m * cells.spacing_m)), np.float32(6.0)
-    for k in numba.prange(box[0], box[1]):
-        around = np.empty(size[2], np.float32)
-        for j in range(box[2], box[3]):
-            row = (k - 1) * (size[1] - 2) + j - 1
-            start = (k * size[1] + j) * line
-            for run in range(cells.first_run[row], cells.first_run[row + 1]):
-                a, b = max(cells.runs[run, 0], box[4]), min(cells.runs[run, 1], box[5])
-                if b <= a:
-                    continue
-                thawed = laws.thawed_enthalpy[cells.runs[run, 2]]
-                lo, hi = start + a, start + b
-                here, left, right = theta[lo:hi], theta[lo - 1 : hi - 1], theta[lo + 1 : hi + 1]
-                front, back = theta[lo - line : hi - line], theta[lo + line : hi + line]
-                below, above = theta[lo - plane : hi - plane], theta[lo + plane : hi + plane]
+    for j in range(box[2], box[3]):
+        row = (k - 1) * (size[1] - 2) + j - 1
+        start = (k * size[1] + j) * line
+        for run in range(cells.first_run[row], cells.first_run[row + 1]):
+            a, b = max(cells.runs[run, 0], box[4]), min(cells.runs[run, 1], box[5])
+            if b <= a:
+                continue
+            thawed = laws.thawed_enthalpy[cells.runs[run, 2]]
+            lo, hi = start + a, start + b
+            here, left, right = theta[lo:hi], theta[lo - 1 : hi - 1], theta[lo + 1 : hi + 1]
+            front, back = theta[lo - line : hi - line], theta[lo + line : hi + line]
+            below, above = theta[lo - plane : hi - plane], theta[lo + plane : hi + plane]
+            for i in range(b - a):
+                around[i] = left[i] + right[i] + front[i] + back[i] + below[i] + above[i] - six * here[i]
+            mine, target, flow = y[lo:hi], out[lo:hi], state.flow[lo:hi]
+            for i in range(b - a):
+                target[i] = mu * mine[i] + nu * target[i] + step_h2 * around[i] - step * flow[i] * max(mine[i], thawed)
+            if state.heats:
+                source = state.source[lo:hi]
                 for i in range(b - a):
-                    around[i] = left[i] + right[i] + front[i] + back[i] + below[i] + above[i] - six * here[i]
-                mine, target, flow, source = y[lo:hi], out[lo:hi], state.flow[lo:hi], state.source[lo:hi]
-                for i in range(b - a):
-                    target[i] = (
-                        mu_ * mine[i]
-                        + nu_ * target[i]
-                        + step_h2 * around[i]
-                        + step_ * (source[i] - flow[i] * max(mine[i], thawed))
-                    )
+                    target[i] += step * source[i]
+
+
+@compiled
+def _look_at_faces(y: Floats, faces: Faces, laws: Laws) -> None:
+    """T and conductivity of every cell at a face between two tissues."""
+    for n in range(len(faces.cell)):
+        tissue, enthalpy = faces.tissue[n], y[faces.cell[n]]
+        piece = 0
+        while piece < BENDS and enthalpy >= laws.enthalpy[tissue, piece]:
+            piece += 1
+        at = max(piece - 1, 0)
+        above = (enthalpy - laws.enthalpy[tissue, at]) / laws.capacity[tissue, piece]
+        faces.celsius[n] = laws.temperature[tissue, at] + above
+        faces.conductivity[n] = laws.conductivity[tissue, piece]
 
 
 @compiled
 def cross_faces(
-    y: Floats, theta: Floats, out: Floats, faces: Faces, laws: Laws, cells: Cells, step: float, quiet: float
+    y: Floats, theta: Floats, out: Floats, faces: Faces, laws: Laws, cells: Cells, step: float
 ) -> None:
     """Sets right the flux between cells of two tissues: harmonic mean conductivity times the step in temperature."""
-    step_h2 = np.float32(step / (cells.spacing_m * cells.spacing_m))
-    for n in range(len(faces.cell)):
-        a, b = faces.cell[n], faces.other[n]
-        if abs(y[a]) < quiet and abs(y[b]) < quiet:
-            continue
-        t_a, t_b = temperature_of(y[a], faces.tissue[n], laws), temperature_of(y[b], faces.other_tissue[n], laws)
-        k_a, k_b = potential_of(t_a, faces.tissue[n], laws)[1], potential_of(t_b, faces.other_tissue[n], laws)[1]
-        flux = np.float32(2.0 * k_a * k_b / (k_a + k_b) * (t_b - t_a)) - (theta[b] - theta[a])
-        out[a] += step_h2 * flux
-        out[b] -= step_h2 * flux
+    if len(faces.cell):
+        _look_at_faces(y, faces, laws)
+    step_h2, two = np.float32(step / (cells.spacing_m * cells.spacing_m)), np.float32(2.0)
+    for n in range(len(faces.first)):
+        a, b = faces.first[n], faces.second[n]
+        k_a, k_b = faces.conductivity[a], faces.conductivity[b]
+        cell_a, cell_b = faces.cell[a], faces.cell[b]
+        right = two * k_a * k_b / (k_a + k_b) * (faces.celsius[b] - faces.celsius[a])
+        flux = step_h2 * (right - (theta[cell_b] - theta[cell_a]))
+        out[cell_a] += flux
+        out[cell_b] -= flux
     for n in range(len(faces.pinned)):
         out[faces.pinned[n]] = 0.0
 
@@ -299,16 +344,14 @@ def super_step(
     """
     y, out = state.enthalpy, state.stage
     whole = 2.0 / (stages * stages + stages)
-    quiet = 1e3
     drawn, drawn_before = 0.0, 0.0
     for n in range(1, stages + 1):
         mu, nu = (2.0 * n - 1.0) / n, (1.0 - n) / n
         step = mu * whole * step_s
         if n == 1:
             mu, nu, step = 1.0, 0.0, whole * step_s
-        fill_potential(y, state.potential, cells, laws)
         conduct(state, y, out, cells, laws, mu, nu, step)
-        cross_faces(y, state.potential, out, faces, laws, cells, step, quiet)
+        cross_faces(y, state.potential, out, faces, laws, cells, step)
         flow = draw(state, y, out, sinks, laws, cells.spacing_m, step)
         now = mu * drawn + nu * drawn_before + step * flow
         drawn_before, drawn = drawn, now
@@ -327,7 +370,7 @@ def _copy(source: Floats, target: Floats, cells: Cells) -> None:
             target[start + box[4] : start + box[5]] = source[start + box[4] : start + box[5]]
 
 
-@compiled_parallel
+@compiled
 def settle(state: State, cells: Cells, laws: Laws, stasis: bool) -> tuple[float, float]:
     """After a step: θ, the least H of each cell, and how much of each cell is still perfused; returns least and
     greatest H.
@@ -341,7 +384,7 @@ def settle(state: State, cells: Cells, laws: Laws, stasis: bool) -> tuple[float,
     low, high = np.float32(0.0), np.float32(0.0)
     half, tiny = np.float32(0.5), np.float32(1e-6)
     fill_potential(state.enthalpy, theta, cells, laws)
-    for k in numba.prange(box[0], box[1]):
+    for k in range(box[0], box[1]):
         part = np.empty(size[2], np.float32)
         for j in range(box[2], box[3]):
             row = (k - 1) * (size[1] - 2) + j - 1
@@ -381,12 +424,12 @@ _HARMLESS_C = 39.0
 _KELVIN = 273.15
 
 
-@compiled_parallel
+@compiled
 def harm_done(state: State, harm: Harm, cells: Cells, laws: Laws, step_s: float) -> None:
     """Adds what a step's temperatures did to the dose; where it is full, perfusion has stopped."""
     size, box = cells.size, cells.box
     log_frequency, energy, full = harm.rate[0], harm.rate[1], harm.rate[2]
-    for k in numba.prange(box[0], box[1]):
+    for k in range(box[0], box[1]):
         for j in range(box[2], box[3]):
             row = (k - 1) * (size[1] - 2) + j - 1
             start = (k * size[1] + j) * size[2]

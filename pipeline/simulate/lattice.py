@@ -74,28 +74,33 @@ class Lattice:
         columns = [np.array(column, np.float32) for column in zip(*rows, strict=True)]
         return Laws(*columns)
 
-    def faces(self) -> Faces:
-        """The faces between tissues, and the cells of vessels."""
+    def faces(self, box: NDArray[np.int64]) -> Faces:
+        """The faces between tissues with both cells inside a box (see `Cells`), and the cells of vessels there."""
         labels = np.pad(self.labels.astype(np.int64), 1, constant_values=255)
-        flat, size = labels.ravel(), labels.shape
+        part = labels[box[0] : box[1], box[2] : box[3], box[4] : box[5]]
+        number = np.arange(labels.size).reshape(labels.shape)[box[0] : box[1], box[2] : box[3], box[4] : box[5]]
         pairs = []
-        for axis, stride in enumerate((size[1] * size[2], size[2], 1)):
-            inner = [slice(1, -1)] * 3
-            inner[axis] = slice(1, -2)
-            cell = np.arange(flat.size).reshape(size)[tuple(inner)].ravel()
-            pairs.append(np.stack([cell, cell + stride])[:, flat[cell] != flat[cell + stride]])
-        cell, other = np.concatenate(pairs, axis=1)
+        for axis in range(3):
+            near, far = [slice(None)] * 3, [slice(None)] * 3
+            near[axis], far[axis] = slice(None, -1), slice(1, None)
+            differ = part[tuple(near)] != part[tuple(far)]
+            pairs.append(np.stack([number[tuple(near)][differ], number[tuple(far)][differ]]))
+        joined = np.concatenate(pairs, axis=1)
+        cell, place = np.unique(joined, return_inverse=True)
+        first, second = place.reshape(2, -1).astype(np.int64)
         vessels = [n for n, tissue in enumerate(self.tissues) if tissue.is_vessel]
-        pinned = np.flatnonzero(np.isin(flat, vessels))
-        return Faces(cell, other, flat[cell], flat[other], pinned.astype(np.int64))
+        pinned = number[np.isin(part, vessels)].astype(np.int64)
+        room = (np.zeros(len(cell), np.float32), np.zeros(len(cell), np.float32))
+        return Faces(cell.astype(np.int64), labels.ravel()[cell], first, second, *room, pinned)
 
-    def state(self) -> State:
-        """Everything at rest, perfused, without a heat source."""
+    def state(self, *, heats: bool) -> State:
+        """Everything at rest and perfused. heats: whether there is a heat source; it is still off."""
         shape = tuple(n + 2 for n in self.labels.shape)
         flow = np.zeros(shape, np.float32)
         flow[1:-1, 1:-1, 1:-1] = self.laws().perfusion[self.labels]
-        zeros = [np.zeros(int(np.prod(shape)), np.float32) for _ in range(5)]
-        return State(zeros[0], zeros[1], zeros[2], flow.ravel(), zeros[3], zeros[4])
+        zeros = [np.zeros(int(np.prod(shape)), np.float32) for _ in range(4)]
+        source = np.zeros(int(np.prod(shape)) if heats else 0, np.float32)
+        return State(zeros[0], zeros[1], zeros[2], flow.ravel(), zeros[3], source, heats)
 
     def inner(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """(k, j, i) of a flat array with its rim."""

@@ -37,10 +37,16 @@ def intervals_of(applicators: Sequence[Applicator], protocol: Sequence[ProtocolP
         drives = tuple(_drive(applicator, now.get(n)) for n, applicator in enumerate(applicators))
         powers = tuple(_power_w(applicator, now.get(n)) for n, applicator in enumerate(applicators))
         freezes = any(phase.phase == "freeze" for phase in now.values())
-        found.append(Interval(end - start, drives, powers_w=powers, freezes=freezes))
+        found.append(Interval(end - start, drives, powers_w=powers, limit_c=_limit_c(applicators), freezes=freezes))
     if any(any(interval.powers_w) for interval in found):
         found.append(Interval(COOLING_S, (None,) * len(applicators)))
     return tuple(found)
+
+
+def _limit_c(applicators: Sequence[Applicator]) -> float | None:
+    """The temperature at which the first generator rests that does."""
+    limits = [a.probe.limit_c for a in applicators if isinstance(a.probe, HeatProbe) and a.probe.limit_c is not None]
+    return min(limits, default=None)
 
 
 def _turns(number: int, applicator: Applicator, protocol: Sequence[ProtocolPhase]) -> list[_Turn]:

@@ -1,0 +1,88 @@
+"""Which tissue lies where around the applicators: from the plan's regions and, on CT, from the image itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pipeline.case import Organ
+from pipeline.geometry import FloatArray, Geometry, upright_grid
+from pipeline.transform import sample, sample_distance
+from pipeline.volume import Mask, Volume
+
+NAMES = ("soft_tissue", "fat", "gas", "lung", "bone", "liver", "kidney", "tumor", "vessel")
+#: Hounsfield units between which tissues are told apart; contrast in vessels and kidneys stays below bone's.
+GAS_BELOW_HU, LUNG_BELOW_HU, FAT_BELOW_HU, FAT_ABOVE_HU, BONE_ABOVE_HU = -950.0, -500.0, -40.0, -150.0, 320.0
+_SMOOTH_MM = 1.5
+#: Smaller specks of another tissue are noise.
+SMALLEST_ML = 0.3
+#: A vessel this thin follows the tissue around it; what survives an opening by half of it is large.
+LARGE_VESSEL_MM = 3.0
+
+
+def grid_around(points_lps_mm: FloatArray, *, room_mm: float, spacing_mm: float, frame_uid: str) -> Geometry:
+    """The upright grid of cubic cells with so much room around (n, 3) points."""
+    low, high = points_lps_mm.min(axis=0) - room_mm, points_lps_mm.max(axis=0) + room_mm
+    shape = np.ceil((high - low) / spacing_mm).astype(int)[::-1] + 1
+    return upright_grid(shape, (spacing_mm,) * 3, low, frame_uid)
+
+
+def tissue_names(organ: Organ) -> tuple[str, ...]:
+    """The tissues that the labels of `label_map` number."""
+    return NAMES if organ in NAMES else (*NAMES, organ)
+
+
+def label_map(
+    grid: Geometry,
+    organ: Organ,
+    *,
+    image: Volume | None = None,
+    organ_mask: Mask | None = None,
+    tumors: Sequence[Mask] = (),
+    vessel_mask: Mask | None = None,
+) -> NDArray[np.uint8]:
+    """(k, j, i) numbers into `tissue_names`; all masks in the grid's frame.
+
+    Without an organ mask all soft tissue counts as the organ. image: on CT fat, bone, lung and gas are told by their
+    Hounsfield units outside the organ mask.
+    """
+    names = tissue_names(organ)
+    labels = np.full(grid.shape, names.index(organ), np.uint8)
+    points = grid.grid_lps()
+    inside = None if organ_mask is None else sample_distance(organ_mask, points) > 0
+    if inside is not None:
+        labels[~inside] = names.index("soft_tissue")
+    if image is not None and image.quantity == "ct_hu":
+        found = _by_brightness(image, grid, points)
+        told = found != names.index("soft_tissue")
+        labels[told if inside is None else told & ~inside] = found[told if inside is None else told & ~inside]
+    for tumor in tumors:
+        labels[sample_distance(tumor, points) > 0] = names.index("tumor")
+    if vessel_mask is not None:
+        vessel = sample_distance(vessel_mask, points) > 0
+        radius = max(1, int(round(LARGE_VESSEL_MM / 2 / float(grid.spacing_mm[0]))))
+        ball = ndimage.iterate_structure(ndimage.generate_binary_structure(3, 1), radius)
+        labels[ndimage.binary_opening(vessel, ball)] = names.index("vessel")
+    return labels
+
+
+def _by_brightness(image: Volume, grid: Geometry, points: FloatArray) -> NDArray[np.uint8]:
+    """Numbers into `NAMES` by Hounsfield units; soft tissue where nothing else is sure or the image ends."""
+    values = sample(image, points, outside=50.0)
+    smooth = ndimage.gaussian_filter(values, _SMOOTH_MM / grid.spacing_mm)
+    labels = np.full(grid.shape, NAMES.index("soft_tissue"), np.uint8)
+    least = SMALLEST_ML * 1000 / grid.voxel_volume_mm3
+    for name, where in (
+        ("bone", smooth > BONE_ABOVE_HU),
+        ("fat", (smooth < FAT_BELOW_HU) & (smooth > FAT_ABOVE_HU)),
+        ("lung", (smooth < LUNG_BELOW_HU) & (smooth > GAS_BELOW_HU)),
+        ("gas", smooth < GAS_BELOW_HU),
+    ):
+        part, _ = ndimage.label(where)
+        size = np.bincount(part.ravel())
+        size[0] = 0
+        labels[size[part] >= least] = NAMES.index(name)
+    return labels
