@@ -11,11 +11,12 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from dicom_node.refusal import Refused
+from dicom_node.settings import SimulatedZone
 
 #: The last lines of a broken child's stderr that are kept for whoever has to find out why.
 _KEPT_STDERR_CHARACTERS = 4000
@@ -34,6 +35,7 @@ class Job:
     followup: tuple[str, ...]
     previous: tuple[str, ...]
     out: str
+    simulation: SimulatedZone = field(default_factory=SimulatedZone)
 
 
 def assess_in_child(
@@ -119,6 +121,7 @@ def answer_one(assess: Callable[..., dict[str, Any]]) -> None:
             followup=[Path(path) for path in job["followup"]],
             previous=[Path(path) for path in job["previous"]],
             out=Path(job["out"]),
+            simulation=SimulatedZone(**job["simulation"]),
         )
         answer = {"document": document}
     except Refused as refused:

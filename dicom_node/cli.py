@@ -87,10 +87,12 @@ def assess(
         list[Path] | None,
         typer.Option(exists=True, file_okay=False, help="Result folder of an earlier follow-up; may be repeated."),
     ] = None,
+    config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Assess one follow-up, without a server."""
     from dicom_node.assessing import assess_files
+    from dicom_node.settings import load_settings
 
     with stages() as progress:
         document = assess_files(
@@ -99,6 +101,7 @@ def assess(
             followup=_files(followup),
             previous=previous or [],
             out=out,
+            simulation=load_settings(config).simulation,
             progress=progress,
         )
     typer.echo(json.dumps(document, indent=2) if as_json else verdict(document, out))

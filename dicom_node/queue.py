@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,7 @@ class Worker:
                 raise _Stopping
             self._ledger.started(assessment_id)
             job = job_of(record, self._ledger, self._settings.data_folder)
+            job = replace(job, simulation=self._settings.simulation)
             try:
                 limit = self._settings.worker.time_limit_s
                 return {"document": self._tools.assess(job, time_limit_s=limit, watch=self._watch)}

@@ -73,6 +73,23 @@ class ReviewSettings:
 
 
 @dataclass(frozen=True)
+class SimulatedZone:
+    """How a zone is simulated where a plan brings none."""
+
+    isotherm_c: float = -20.0
+    dose: str = "arrhenius"
+    probes: str = ""
+    """A site's own probe table; empty: none."""
+
+    def __post_init__(self) -> None:
+        if not -80.0 <= self.isotherm_c <= 0.0:
+            kelvin = "; it looks like kelvin" if self.isotherm_c > 100 else ""
+            raise ValueError(f"simulation.isotherm_c must be between -80 and 0 °C{kelvin}")
+        if self.dose not in ("arrhenius", "cem43"):
+            raise ValueError("simulation.dose must be arrhenius or cem43")
+
+
+@dataclass(frozen=True)
 class Destination:
     """A PACS that the results are sent to."""
 
@@ -96,6 +113,7 @@ class Settings:
     listener: ListenerSettings = field(default_factory=ListenerSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     review: ReviewSettings = field(default_factory=ReviewSettings)
+    simulation: SimulatedZone = field(default_factory=SimulatedZone)
     send: tuple[Destination, ...] = ()
 
     @property
@@ -114,7 +132,8 @@ class Settings:
 def load_settings(file: Path | None) -> Settings:
     """The settings in a TOML file, or the defaults where there is none; `data_folder` is absolute.
 
-    A relative `data_folder` is meant from the file's own folder. Raises `Refused` naming the key that is wrong.
+    A relative `data_folder` or `simulation.probes` is meant from the file's own folder. Raises `Refused` naming the key
+    that is wrong.
     """
     if file is None:
         return replace(Settings(), data_folder=DEFAULT_DATA_FOLDER.expanduser())
@@ -124,7 +143,11 @@ def load_settings(file: Path | None) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as problem:
         raise Refused("bad_settings", f"{file.name}: {problem}.") from None
     folder = settings.data_folder.expanduser()
-    return replace(settings, data_folder=(file.parent / folder).resolve())
+    probes = settings.simulation.probes
+    if probes:
+        probes = str((file.parent / Path(probes).expanduser()).resolve())
+    simulation = replace(settings.simulation, probes=probes)
+    return replace(settings, data_folder=(file.parent / folder).resolve(), simulation=simulation)
 
 
 def _build(kind: type[Any], table: Mapping[str, Any], prefix: str) -> Any:

@@ -32,6 +32,8 @@ from pipeline.registration_error import registration_errors
 from pipeline.rigid import rigid_start
 from pipeline.sampling import Box, box_of, extent_of
 from pipeline.segment import Zone
+from pipeline.simulate.zone import SimulationSettings
+from pipeline.simulated_plan import completed_plan
 from pipeline.transform import Transform, grown, identity
 from pipeline.trust import agreement_around, judge_registration, refused_together, worst_of
 from pipeline.volume import Mask
@@ -48,15 +50,22 @@ _REFUSED = RegistrationQuality(False, None, None)
 
 
 def assess(
-    case: Case, *, clock: Callable[[], float] = lambda: 0.0, progress: Callable[[str], None] = lambda _stage: None
+    case: Case,
+    *,
+    simulation: SimulationSettings | None = None,
+    clock: Callable[[], float] = lambda: 0.0,
+    progress: Callable[[str], None] = lambda _stage: None,
 ) -> Assessment:
     """The answer for one follow-up. Never raises for a study that cannot be assessed: that is an outcome.
 
-    clock: seconds, for `timing_s`; progress: told the name of each stage as it starts.
+    simulation: how a zone is simulated where the plan brings none; clock: seconds, for `timing_s`; progress: told the
+    name of each stage as it starts.
     """
     watch = _Watch(clock, progress)
     if (unfit := _unfit(case)) is not None:
         return _refused(case, [unfit] * len(case.plan.lesions), watch)
+    completed = completed_plan(case.plan, simulation or SimulationSettings(), about_to=lambda: watch.stage("simulate"))
+    case = replace(case, plan=completed.plan)
     watch.stage("organ")
     grid = case.followup.volume.geometry
     case = _evened(on_coarser_grids(case))
@@ -89,7 +98,7 @@ def assess(
     return Assessment(
         outcome=outcome,
         needs_review=needs_review(outcome, tuple(x.margin for x in lesions)),
-        reasons=_study_reasons(case, lesions, organ),
+        reasons=_study_reasons(case, lesions, organ, completed.told),
         days_since_procedure=case.days_since_procedure,
         registration=Registration(joined, worst_of(qualities)),
         lesions=lesions,
@@ -257,7 +266,9 @@ def _on_grid(lesion: LesionAssessment, grid: Geometry) -> LesionAssessment:
     return replace(lesion, zone=zone, tumor=tumor, uncovered=uncovered)
 
 
-def _study_reasons(case: Case, lesions: tuple[LesionAssessment, ...], organ: FoundOrgan) -> tuple[Reason, ...]:
+def _study_reasons(
+    case: Case, lesions: tuple[LesionAssessment, ...], organ: FoundOrgan, simulated: tuple[Reason, ...]
+) -> tuple[Reason, ...]:
     """All lesions' reasons, most urgent lesion first, then what a reader should know about the way."""
     seen: dict[tuple[str, str], Reason] = {}
     urgent = most_urgent(tuple(x.outcome for x in lesions))
@@ -267,7 +278,5 @@ def _study_reasons(case: Case, lesions: tuple[LesionAssessment, ...], organ: Fou
     notes = [organ.note] if organ.note is not None else []
     if any(x.simulated_zone is None for x in case.plan.lesions):
         text = "The plan has no simulated zone; the tumor grown by the required margin stands for it."
-        if any(x.applicators and x.simulated_zone is None for x in case.plan.lesions):
-            text += " Its applicators and protocol are not simulated yet."
         notes.append(Reason("no_simulated_zone", text))
-    return (*seen.values(), *notes)
+    return (*seen.values(), *simulated, *notes)

@@ -22,11 +22,23 @@ Point = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
+class IsothermSize:
+    """How large an isotherm one cryoprobe makes in gel, as device tables state it. medium_c: of the gel before."""
+
+    temperature_c: float
+    after_s: float
+    diameter_mm: float
+    length_mm: float | None = None
+    medium_c: float = 37.0
+
+
+@dataclass(frozen=True)
 class Applicator:
     """One probe, needle or antenna as placed; points in the baseline's frame.
 
-    probe: what is known of the device, None where nothing is; power_fraction: of its full power; start_s: when its
-    protocol begins, so that one probe can be moved through several cannulas.
+    probe: what is known of the device, None where nothing is; model_is_known: whether `probe` is this model, not the
+    generic one of its energy; power_fraction: of its full power; start_s: when its protocol begins, so that one probe
+    can be moved through several cannulas; isotherm_size: stated by the plan, goes before what is known of the device.
     """
 
     model: str
@@ -35,6 +47,8 @@ class Applicator:
     probe: Probe | None = None
     power_fraction: float = 1.0
     start_s: float = 0.0
+    isotherm_size: IsothermSize | None = None
+    model_is_known: bool = True
 
 
 @dataclass(frozen=True)

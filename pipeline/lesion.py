@@ -27,6 +27,7 @@ from pipeline.measurement import measure_lesion
 from pipeline.organ import FoundOrgan
 from pipeline.progression import Scene, find_growth, find_nodules, find_uncovered
 from pipeline.segment import Surroundings, Zone, prior_scale, segment_zone
+from pipeline.simulated_plan import FAR_MM
 from pipeline.surface import Surface, level_of_mask
 from pipeline.transform import Transform, identity, resample_distance, sample, sample_distance
 from pipeline.volume import Mask, Volume
@@ -78,9 +79,6 @@ _UNTREATED = Reason(
 )
 #: Zones that were meant to cover a tumor reach beyond it on all sides; 3 mm around one of 25 mm gives a Dice of 0.75.
 UNTREATED_DICE = 0.8
-#: Applicators that miss a tumor by this much were not meant for it: about the size of what they ablate, and this
-#: project's own choice.
-ASTRAY_MM = 30.0
 #: A ball of 3.4 mm: below what is seen, biopsied or ablated, so a slip of the drawing tool.
 LEAST_TUMOR_ML = 0.02
 
@@ -133,10 +131,10 @@ def why_not_in_view(case: Case, lesion: Lesion) -> Reason:
 
 def zone_astray(lesion: Lesion) -> Reason | None:
     """Why a lesion's simulated zone cannot be meant for its tumor, if so."""
-    if _planned_depth_mm(lesion) >= -ASTRAY_MM:
+    if _planned_depth_mm(lesion) >= -FAR_MM:
         return None
     text = (
-        f"The simulated zone of {lesion.lesion_id} lies more than {ASTRAY_MM:.0f} mm from its tumor: check that the "
+        f"The simulated zone of {lesion.lesion_id} lies more than {FAR_MM:.0f} mm from its tumor: check that the "
         "plan names the right regions."
     )
     return Reason("simulated_zone_astray", text)

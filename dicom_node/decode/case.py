@@ -14,6 +14,7 @@ from dicom_node.decode.files import Header, Scan, quiet, scan
 from dicom_node.decode.plan import PlanFile, load_plan, notes_on_regions, read_plan_file, region_source
 from dicom_node.decode.previous import read_previous
 from dicom_node.decode.series import Acquisition, notes_of, read_series, read_volume, refusal_of
+from dicom_node.probe_table import ProbeTable, probe_table
 from dicom_node.refusal import Refused
 from dicom_node.study import StudyCase
 from pipeline.assessment import Reason
@@ -24,7 +25,14 @@ from pipeline.volume import Volume
 _AROUND_MM = 20.0
 
 
-def read_case(plan: Path, *, baseline: Sequence[Path], followup: Sequence[Path], previous: Sequence[Path]) -> StudyCase:
+def read_case(
+    plan: Path,
+    *,
+    baseline: Sequence[Path],
+    followup: Sequence[Path],
+    previous: Sequence[Path],
+    probes: ProbeTable | None = None,
+) -> StudyCase:
     """Everything one assessment needs, from files.
 
     plan: the `plan.json`; baseline, followup: DICOM files or folders, with any number of series, from which the plan's
@@ -38,7 +46,7 @@ def read_case(plan: Path, *, baseline: Sequence[Path], followup: Sequence[Path],
         baseline_acquisition, baseline_volume = _baseline(before, plan_file)
         _check_order(baseline_acquisition, plan_file)
         source = region_source(plan_file)
-        loaded = load_plan(plan_file, baseline_volume, source)
+        loaded = load_plan(plan_file, baseline_volume, source, probes or probe_table())
         carried = notes_on_regions(plan_file, source, baseline_volume.geometry.frame_uid)
         after = _one_study(after, plan_file)
         chosen = choose(after, _wanted(loaded, baseline_acquisition))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 from dicom_node.decode.files import Header, scan
 from dicom_node.decode.linked_frames import REGISTRATION_CLASSES
 from dicom_node.decode.region_ref import RegionRef, region_ref
 from dicom_node.decode.regions import RegionSource, check_region, read_region, region_frame_uid
 from dicom_node.decode.schema import Node, read_document
+from dicom_node.decode.treatment import read_applicators, read_protocol, with_devices
+from dicom_node.probe_table import ProbeTable
 from dicom_node.refusal import Refused
 from pipeline.assessment import Reason
 from pipeline.case import Applicator, Energy, Lesion, Organ, Plan, ProtocolPhase
@@ -77,7 +79,8 @@ def read_plan_file(path: Path) -> PlanFile:
     )
     procedure = root.child("procedure").object(required=("date", "energy"))
     baseline = root.child("baseline").object(required=("study_instance_uid", "series_instance_uid"))
-    lesions = tuple(_lesion(node) for node in root.child("lesions").list(at_least=1))
+    energy = cast(Energy, procedure.child("energy").one_of(get_args(Energy)))
+    lesions = tuple(_lesion(node, energy) for node in root.child("lesions").list(at_least=1))
     seen: set[str] = set()
     for number, lesion in enumerate(lesions):
         if lesion.lesion_id in seen:
@@ -88,7 +91,7 @@ def read_plan_file(path: Path) -> PlanFile:
         plan_id=root.child("plan_id").name(),
         patient_id=root.child("patient_id").text(),
         organ=cast(Organ, root.child("organ").one_of(get_args(Organ))),
-        energy=cast(Energy, procedure.child("energy").one_of(get_args(Energy))),
+        energy=energy,
         procedure_date=procedure.child("date").day(),
         baseline_study_uid=baseline.child("study_instance_uid").text(),
         baseline_series_uid=baseline.child("series_instance_uid").text(),
@@ -127,8 +130,8 @@ def notes_on_regions(plan_file: PlanFile, source: RegionSource, baseline_frame_u
     return (Reason("region_carried_over", f"Regions {text}, whose accuracy is not checked: {', '.join(carried)}."),)
 
 
-def load_plan(plan_file: PlanFile, baseline: Volume, source: RegionSource) -> Plan:
-    """The plan with its regions read, in the baseline's frame.
+def load_plan(plan_file: PlanFile, baseline: Volume, source: RegionSource, probes: ProbeTable) -> Plan:
+    """The plan with its regions read, in the baseline's frame, and its applicators' devices looked up in `probes`.
 
     Raises Refused, naming the key: region_missing, region_wrong_frame, link_unusable, links_disagree,
     region_unreadable, empty_region, patient_mismatch, tumor_outside_baseline, region_outside_baseline.
@@ -147,7 +150,7 @@ def load_plan(plan_file: PlanFile, baseline: Volume, source: RegionSource) -> Pl
                 required_margin_mm=lesion.required_margin_mm,
                 tumor=_tumor(lesion.tumor, source, grid),
                 simulated_zone=_within(lesion.simulated_zone, source, grid),
-                applicators=lesion.applicators,
+                applicators=with_devices(lesion.applicators, plan_file.energy, probes),
                 protocol=lesion.protocol,
             )
             for lesion in plan_file.lesions
@@ -179,7 +182,7 @@ def _within(ref: RegionRef | None, source: RegionSource, baseline: Geometry) -> 
     return mask
 
 
-def _lesion(node: Node) -> PlannedLesion:
+def _lesion(node: Node, energy: Energy) -> PlannedLesion:
     node.object(
         required=("lesion_id", "required_margin_mm", "tumor"), optional=("simulated_zone", "applicators", "protocol")
     )
@@ -188,25 +191,6 @@ def _lesion(node: Node) -> PlannedLesion:
         required_margin_mm=node.child("required_margin_mm").number(least=0, most=MOST_REQUIRED_MM),
         tumor=region_ref(node.child("tumor")),
         simulated_zone=region_ref(node.child("simulated_zone")) if node.has("simulated_zone") else None,
-        applicators=tuple(_applicator(item) for item in _items(node, "applicators")),
-        protocol=tuple(_phase(item) for item in _items(node, "protocol")),
+        applicators=read_applicators(node) if node.has("applicators") else (),
+        protocol=read_protocol(node, energy) if node.has("protocol") else (),
     )
-
-
-def _items(node: Node, name: str) -> Sequence[Node]:
-    return node.child(name).list(at_least=0) if node.has(name) else ()
-
-
-def _applicator(node: Node) -> Applicator:
-    node.object(required=("model", "tip_lps_mm", "entry_lps_mm"))
-    tip, entry = node.child("tip_lps_mm").point(), node.child("entry_lps_mm").point()
-    if tip == entry:
-        raise node.child("entry_lps_mm").wrong("must differ from tip_lps_mm")
-    return Applicator(node.child("model").text(), tip, entry)
-
-
-def _phase(node: Node) -> ProtocolPhase:
-    node.object(required=("phase", "duration_s"), optional=("power_w",))
-    phase = cast(Literal["freeze", "thaw", "heat"], node.child("phase").one_of(("freeze", "thaw", "heat")))
-    power = node.child("power_w").number(above=0) if node.has("power_w") else None
-    return ProtocolPhase(phase, node.child("duration_s").number(above=0), power)

@@ -90,6 +90,11 @@ class Node:
             raise self.wrong(f"must be a whole number of at least {least}")
         return self.value
 
+    def boolean(self) -> bool:
+        if not isinstance(self.value, bool):
+            raise self.wrong("must be true or false")
+        return self.value
+
     def day(self) -> date:
         text = self.value if isinstance(self.value, str) else ""
         try:

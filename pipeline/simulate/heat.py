@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.simulate import kernels
+from pipeline.simulate.arrays import CONVECTIVE, OFF, PRESCRIBED, Cells, Harm, Problem, Sinks, State
 from pipeline.simulate.dose import Dose
-from pipeline.simulate.kernels import CONVECTIVE, OFF, PRESCRIBED, Cells, Harm, Sinks, State
 from pipeline.simulate.lattice import Lattice
 from pipeline.simulate.sinks import Line, heating_w_m3, make_sinks, sigma_mm
 from pipeline.simulate.tissue import BODY_C, Law
@@ -51,8 +51,8 @@ class Interval:
 @dataclass(frozen=True)
 class HeatSettings:
     """most_stages: of a super step, odd; longest_step_s: no step is longer; step_fraction: nor than this share of the
-    time since the probes were switched, or shortest_step_s; stasis: tissue that was frozen once is never perfused again;
-    dose: what heat coagulates by.
+    time since the probes were switched, or shortest_step_s; stasis: what was frozen once is never perfused again; dose:
+    what heat coagulates by.
     """
 
     most_stages: int = 11
@@ -94,7 +94,7 @@ def run(
     fields = [heating_w_m3(line, lattice) for line in lines] if heats else []
     if not heats:
         cells = cells._replace(box=_first_box(cells, sinks))
-    faces = lattice.faces(cells.box)
+    problem = Problem(cells, laws, sinks, lattice.faces(cells.box))
     pace = _Pace(lattice, sinks, lines, s)
     known = [lattice.laws_of_tissues[n] for n in np.unique(lattice.labels)]
     low, high, drawn, steps, frozen = 0.0, 0.0, 0.0, 0, False
@@ -108,7 +108,9 @@ def run(
         if heats:
             powers_w = interval.powers_w or (0.0,) * len(lines)
             field = np.asarray(sum(p * f for p, f in zip(powers_w, fields, strict=True)), np.float32)
-            limit = np.inf if interval.limit_c is None else min(float(law.enthalpy_of(interval.limit_c)) for law in known)
+            limit = (
+                np.inf if interval.limit_c is None else min(float(law.enthalpy_of(interval.limit_c)) for law in known)
+            )
         elapsed = 0.0
         while elapsed < interval.duration_s - 1e-9:
             driven = _driven(sinks, lines, interval.drives, elapsed, lattice.rest_c)
@@ -116,12 +118,12 @@ def run(
             step_s = min(step_s, interval.duration_s - elapsed)
             if heats:
                 lattice.inner(state.source)[...] = field if high < limit else 0.0
-            drawn += kernels.super_step(state, cells, laws, driven, faces, step_s, stages)
-            low, high = kernels.settle(state, cells, laws, s.stasis)
+            drawn += kernels.super_step(problem._replace(sinks=driven), state, step_s, stages)
+            low, high = kernels.settle(problem, state, s.stasis)
             if harm is not None:
-                kernels.harm_done(state, harm, cells, laws, step_s)
+                kernels.harm_done(problem, state, harm, step_s)
             elif _grown(cells, state):
-                faces = lattice.faces(cells.box)
+                problem = problem._replace(faces=lattice.faces(cells.box))
             elapsed += step_s
             steps += 1
     snapshots.append(lattice.inner(state.least).copy())
@@ -206,7 +208,7 @@ def _first_box(cells: Cells, sinks: Sinks) -> NDArray[np.int64]:
         return cells.box.copy()
     index = np.stack(np.unravel_index(sinks.cell, tuple(cells.size)))
     box = np.stack([index.min(axis=1) - _ROOM, index.max(axis=1) + 1 + _ROOM], axis=1)
-    return np.clip(box, 1, (cells.size - 1)[:, None]).ravel().astype(np.int64)
+    return np.asarray(np.clip(box, 1, (cells.size - 1)[:, None]).ravel(), np.int64)
 
 
 def _grown(cells: Cells, state: State) -> bool:

@@ -1,26 +1,33 @@
-"""The inner loops of the heat equation on a regular grid, for numba. Plain arrays, SI units; `lattice` makes them.
+"""The inner loops of the heat equation on a regular grid, for numba.
 
-All grids are flat float32 arrays of (K + 2) x (J + 2) x (I + 2) cells: one rim cell around, whose θ the caller owns.
 Every loop over cells reads a few slices and writes one, which is what lets the compiler use whole vector registers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
+from pipeline.simulate.arrays import (
+    BENDS,
+    OFF,
+    PRESCRIBED,
+    Cells,
+    Faces,
+    Floats,
+    Harm,
+    Ints,
+    Laws,
+    Problem,
+    Sinks,
+    Stage,
+    State,
+)
+
 _F = TypeVar("_F", bound=Callable[..., Any])
-
-OFF, CONVECTIVE, PRESCRIBED = 0, 1, 2
-BENDS = 4
-
-
 _FAST = {"nnan", "ninf", "nsz", "contract", "arcp", "reassoc"}
 
 
@@ -35,94 +42,6 @@ def compiled(function: _F) -> _F:
         return cast(_F, numba.njit(function, **options))
 
 
-class Cells(NamedTuple):
-    """Where the cells are. size: (3,) cells along k, j, i with the rim; box: (6,) first and last (exclusive) active
-    cell along each; runs: (n, 3) first and last column and tissue of each stretch of one tissue in a row; first_run:
-    (rows + 1,) into `runs`; insulated: whether no heat crosses the border of the grid."""
-
-    size: Ints
-    box: Ints
-    first_run: Ints
-    runs: Ints
-    insulated: bool
-    spacing_m: float
-
-
-class Laws(NamedTuple):
-    """The tissues' laws, one row a tissue: H at the bends (J/m³), T there (°C), θ there (W/m), conductivity and
-    capacity between them (one more), slope and intercept of θ(H) below all bends and by how much the slope changes at
-    each, H and θ where freezing begins, and what perfusion takes off H each second."""
-
-    enthalpy: Floats
-    temperature: Floats
-    potential: Floats
-    conductivity: Floats
-    capacity: Floats
-    slope: Floats
-    intercept: Floats
-    bend: Floats
-    thawed_enthalpy: Floats
-    thawed_potential: Floats
-    perfusion: Floats
-
-
-class Sinks(NamedTuple):
-    """The probes as line sinks. Segments: first: (n + 1,) into cell, weight, tissue (of each cell a segment draws
-    from); segment_tissue, length_m, probe: (n,). Probes: mode, coolant_c, transfer (2 pi r h, W/m/K), resistance
-    (ln(r_e / r_p) / 2 pi), flux (W/m, prescribed)."""
-
-    first: Ints
-    cell: Ints
-    weight: Floats
-    tissue: Ints
-    segment_tissue: Ints
-    length_m: Floats
-    probe: Ints
-    mode: Ints
-    coolant_c: Floats
-    transfer: Floats
-    resistance: Floats
-    flux: Floats
-
-
-class Faces(NamedTuple):
-    """Faces between two tissues, whose flux θ alone does not tell. cell, tissue: (n,) every cell with such a face;
-    first, second: (m,) into `cell`, for each face; celsius, conductivity: (n,) room for what `cross_faces` works out;
-    pinned: cells kept at rest."""
-
-    cell: Ints
-    tissue: Ints
-    first: Ints
-    second: Ints
-    celsius: Floats
-    conductivity: Floats
-    pinned: Ints
-
-
-class State(NamedTuple):
-    """What changes: H (J/m³), a second array for the stages, θ, what perfusion takes off H each second, the least H
-    that each cell has had, W/m³ of a heat source, and whether there is one."""
-
-    enthalpy: Floats
-    stage: Floats
-    potential: Floats
-    flow: Floats
-    least: Floats
-    source: Floats
-    heats: bool
-
-
-class Harm(NamedTuple):
-    """What heat does to cells: the dose (1: as much as it takes), and the greatest H. rate: (tissue-independent) how
-    the dose grows: Arrhenius' frequency (1/s, as its logarithm), energy over the gas constant (K), and what counts as
-    a full dose; or, with a first entry of 0, cumulative equivalent minutes at 43 °C, the third entry the full dose.
-    """
-
-    dose: Floats
-    greatest: Floats
-    rate: NDArray[np.float64]
-
-
 @compiled
 def temperature_of(enthalpy: float, tissue: int, laws: Laws) -> float:
     """T of H."""
@@ -130,7 +49,7 @@ def temperature_of(enthalpy: float, tissue: int, laws: Laws) -> float:
     while n < BENDS and enthalpy >= laws.enthalpy[tissue, n]:
         n += 1
     at = max(n - 1, 0)
-    return laws.temperature[tissue, at] + (enthalpy - laws.enthalpy[tissue, at]) / laws.capacity[tissue, n]
+    return float(laws.temperature[tissue, at] + (enthalpy - laws.enthalpy[tissue, at]) / laws.capacity[tissue, n])
 
 
 @compiled
@@ -191,34 +110,27 @@ def _fill_rim(theta: Floats, size: Ints) -> None:
 
 
 @compiled
-def conduct(state: State, y: Floats, out: Floats, cells: Cells, laws: Laws, mu: float, nu: float, step: float) -> None:
+def conduct(problem: Problem, state: State, y: Floats, out: Floats, stage: Stage) -> None:
     """One stage: ``out = mu * y + nu * out + step * rate(y)``, with conduction, perfusion and the heat source; fills θ
-    on the way, plane by plane, while they are at hand."""
+    on the way, plane by plane, while they are at hand.
+    """
+    cells, laws = problem.cells, problem.laws
     first, last = cells.box[0], cells.box[1]
     if cells.insulated:
         fill_potential(y, state.potential, cells, laws)
     else:
         _fill_plane(first, y, state.potential, cells, laws)
-    around = np.empty(cells.size[2], np.float32)
     for k in range(first, last):
         if k + 1 < last and not cells.insulated:
             _fill_plane(k + 1, y, state.potential, cells, laws)
-        _conduct_plane(k, state, y, out, cells, laws, around, np.float32(mu), np.float32(nu), np.float32(step))
+        _conduct_plane(k, problem, state, y, out, stage)
 
 
 @compiled
-def _conduct_plane(
-    k: int,
-    state: State,
-    y: Floats,
-    out: Floats,
-    cells: Cells,
-    laws: Laws,
-    around: Floats,
-    mu: np.float32,
-    nu: np.float32,
-    step: np.float32,
-) -> None:
+def _conduct_plane(k: int, problem: Problem, state: State, y: Floats, out: Floats, stage: Stage) -> None:
+    cells, laws = problem.cells, problem.laws
+    mu, nu, step = np.float32(stage.mu), np.float32(stage.nu), np.float32(stage.step_s)
+    around = np.empty(cells.size[2], np.float32)
     size, box = cells.size, cells.box
     plane, line = size[1] * size[2], size[2]
     theta = state.potential
@@ -261,13 +173,12 @@ def _look_at_faces(y: Floats, faces: Faces, laws: Laws) -> None:
 
 
 @compiled
-def cross_faces(
-    y: Floats, theta: Floats, out: Floats, faces: Faces, laws: Laws, cells: Cells, step: float
-) -> None:
+def cross_faces(problem: Problem, theta: Floats, y: Floats, out: Floats, step_s: float) -> None:
     """Sets right the flux between cells of two tissues: harmonic mean conductivity times the step in temperature."""
+    faces = problem.faces
     if len(faces.cell):
-        _look_at_faces(y, faces, laws)
-    step_h2, two = np.float32(step / (cells.spacing_m * cells.spacing_m)), np.float32(2.0)
+        _look_at_faces(y, faces, problem.laws)
+    step_h2, two = np.float32(step_s / (problem.cells.spacing_m * problem.cells.spacing_m)), np.float32(2.0)
     for n in range(len(faces.first)):
         a, b = faces.first[n], faces.second[n]
         k_a, k_b = faces.conductivity[a], faces.conductivity[b]
@@ -281,11 +192,10 @@ def cross_faces(
 
 
 @compiled
-def draw(
-    state: State, y: Floats, out: Floats, sinks: Sinks, laws: Laws, spacing_m: float, step: float
-) -> float:
+def draw(problem: Problem, theta: Floats, y: Floats, out: Floats, step_s: float) -> float:
     """Takes off `out` what the probes draw in a stage; returns the heat flow, W."""
-    per_volume = step / spacing_m**3
+    sinks, laws = problem.sinks, problem.laws
+    per_volume = step_s / problem.cells.spacing_m**3
     total = 0.0
     for s in range(len(sinks.length_m)):
         p = sinks.probe[s]
@@ -299,7 +209,7 @@ def draw(
             for n in range(sinks.first[s], sinks.first[s + 1]):
                 cell, tissue = sinks.cell[n], sinks.tissue[n]
                 if tissue == own:
-                    value = float(state.potential[cell])
+                    value = float(theta[cell])
                 else:
                     value = potential_of(temperature_of(y[cell], tissue, laws), own, laws)[0]
                 mean += sinks.weight[n] * value
@@ -329,15 +239,7 @@ def _convective_flux(mean: float, sinks: Sinks, p: int, tissue: int, laws: Laws)
 
 
 @compiled
-def super_step(
-    state: State,
-    cells: Cells,
-    laws: Laws,
-    sinks: Sinks,
-    faces: Faces,
-    step_s: float,
-    stages: int,
-) -> float:
+def super_step(problem: Problem, state: State, step_s: float, stages: int) -> float:
     """Advances H by one Runge–Kutta–Legendre step of first order (Meyer, Balsara & Aslam, J Comput Phys 2014;257:594)
     and returns the heat that the probes drew, J. `state.enthalpy` holds the result: the stages are odd in number, so
     it is copied back from the other array.
@@ -350,14 +252,14 @@ def super_step(
         step = mu * whole * step_s
         if n == 1:
             mu, nu, step = 1.0, 0.0, whole * step_s
-        conduct(state, y, out, cells, laws, mu, nu, step)
-        cross_faces(y, state.potential, out, faces, laws, cells, step)
-        flow = draw(state, y, out, sinks, laws, cells.spacing_m, step)
+        conduct(problem, state, y, out, Stage(mu, nu, step))
+        cross_faces(problem, state.potential, y, out, step)
+        flow = draw(problem, state.potential, y, out, step)
         now = mu * drawn + nu * drawn_before + step * flow
         drawn_before, drawn = drawn, now
         y, out = out, y
     if stages % 2 == 1:
-        _copy(state.stage, state.enthalpy, cells)
+        _copy(state.stage, state.enthalpy, problem.cells)
     return drawn
 
 
@@ -371,13 +273,14 @@ def _copy(source: Floats, target: Floats, cells: Cells) -> None:
 
 
 @compiled
-def settle(state: State, cells: Cells, laws: Laws, stasis: bool) -> tuple[float, float]:
+def settle(problem: Problem, state: State, stasis: bool) -> tuple[float, float]:
     """After a step: θ, the least H of each cell, and how much of each cell is still perfused; returns least and
     greatest H.
 
     A cell through which the edge of the ice runs is perfused in part: as much of it as lies on the warm side of the
     plane that θ and its slope there describe. With stasis, what was frozen once is never perfused again.
     """
+    cells, laws = problem.cells, problem.laws
     size, box = cells.size, cells.box
     plane, line = size[1] * size[2], size[2]
     theta, zero, one = state.potential, np.float32(0.0), np.float32(1.0)
@@ -417,7 +320,7 @@ def settle(state: State, cells: Cells, laws: Laws, stasis: bool) -> tuple[float,
                 else:
                     for i in range(b - a):
                         flow[i] = rate * part[i]
-    return low, high
+    return float(low), float(high)
 
 
 _HARMLESS_C = 39.0
@@ -425,8 +328,9 @@ _KELVIN = 273.15
 
 
 @compiled
-def harm_done(state: State, harm: Harm, cells: Cells, laws: Laws, step_s: float) -> None:
+def harm_done(problem: Problem, state: State, harm: Harm, step_s: float) -> None:
     """Adds what a step's temperatures did to the dose; where it is full, perfusion has stopped."""
+    cells, laws = problem.cells, problem.laws
     size, box = cells.size, cells.box
     log_frequency, energy, full = harm.rate[0], harm.rate[1], harm.rate[2]
     for k in range(box[0], box[1]):
@@ -451,6 +355,6 @@ def harm_done(state: State, harm: Harm, cells: Cells, laws: Laws, step_s: float)
 def _dose_rate(celsius: float, log_frequency: float, energy: float) -> float:
     """How fast the dose grows, in its own unit a second; bounded, so that it can be summed."""
     if log_frequency > 0:
-        return min(np.exp(log_frequency - energy / (celsius + _KELVIN)), 1e6)
+        return float(min(np.exp(log_frequency - energy / (celsius + _KELVIN)), 1e6))
     base = 0.5 if celsius >= 43.0 else 0.25
-    return min(base ** (43.0 - celsius) / 60.0, 1e6)
+    return float(min(base ** (43.0 - celsius) / 60.0, 1e6))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import FloatArray, Geometry, frozen
-from pipeline.simulate.kernels import BENDS, Cells, Faces, Laws, State
+from pipeline.simulate.arrays import BENDS, Cells, Faces, Laws, State
 from pipeline.simulate.tissue import Law, Tissue
 
 

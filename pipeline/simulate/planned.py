@@ -112,7 +112,7 @@ def _volume_ml(level: Level) -> float:
 
 def _inside_fraction(values: NDArray[np.float32]) -> NDArray[np.float32]:
     width = sum(np.abs(g) for g in np.gradient(values))
-    return np.clip(0.5 + values / np.maximum(width, 1e-6), 0.0, 1.0)
+    return np.asarray(np.clip(0.5 + values / np.maximum(width, 1e-6), 0.0, 1.0), np.float32)
 
 
 def _extent(level: Level, axis: NDArray[np.float64]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pipeline.case import Applicator, ProtocolPhase
 from pipeline.probe import CryoProbe, HeatProbe
@@ -32,7 +33,7 @@ def intervals_of(applicators: Sequence[Applicator], protocol: Sequence[ProtocolP
     turns = [turn for n, applicator in enumerate(applicators) for turn in _turns(n, applicator, protocol)]
     times = sorted({0.0, *(turn.start_s for turn in turns), *(turn.end_s for turn in turns)})
     found: list[Interval] = []
-    for start, end in zip(times, times[1:], strict=False):
+    for start, end in pairwise(times):
         now = {turn.applicator: turn.phase for turn in turns if turn.start_s <= start < turn.end_s}
         drives = tuple(_drive(applicator, now.get(n)) for n, applicator in enumerate(applicators))
         powers = tuple(_power_w(applicator, now.get(n)) for n, applicator in enumerate(applicators))

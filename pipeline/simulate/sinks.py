@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.case import Point
 from pipeline.geometry import FloatArray
-from pipeline.simulate.kernels import OFF, Sinks
+from pipeline.simulate.arrays import OFF, Sinks
 from pipeline.simulate.lattice import Lattice
 
 _EULER = 0.5772156649015329

@@ -63,7 +63,7 @@ def label_map(
         labels[sample_distance(tumor, points) > 0] = names.index("tumor")
     if vessel_mask is not None:
         vessel = sample_distance(vessel_mask, points) > 0
-        radius = max(1, int(round(LARGE_VESSEL_MM / 2 / float(grid.spacing_mm[0]))))
+        radius = max(1, round(LARGE_VESSEL_MM / 2 / float(grid.spacing_mm[0])))
         ball = ndimage.iterate_structure(ndimage.generate_binary_structure(3, 1), radius)
         labels[ndimage.binary_opening(vessel, ball)] = names.index("vessel")
     return labels

@@ -32,15 +32,14 @@ def freezing_tissue(
     conductivity: tuple[float, float],
     capacity: tuple[float, float],
     latent_mj_m3: float,
-    freezes_c: tuple[float, float] = (-1.0, -8.0),
-    blood_flow_1_s: float = 0.0,
     source: str,
+    freezes_c: tuple[float, float] = (-1.0, -8.0),
 ) -> Tissue:
     """A tissue from a table's values (unfrozen, frozen). Ice conducts better and holds less heat the colder it is: the
     frozen values are taken to hold at -40 °C and to change with temperature as those of water ice do (values that stop
     at -40 °C miss this: Choi & Bischof, Cryobiology 2010;60:52).
 
-    conductivity: W/m/K; capacity: MJ/m³/K; freezes_c: from, to; blood_flow_1_s: volume of blood a second and volume.
+    conductivity: W/m/K; capacity: MJ/m³/K; freezes_c: from, to.
     """
     start, end = freezes_c
     k_ice = [conductivity[1] * ice_conductivity(t) / ice_conductivity(_AT_C) for _, t in _ICE_RANGES]
@@ -54,66 +53,84 @@ def freezing_tissue(
         capacity_j_m3k=(*c_ice, c_between, 1e6 * capacity[0]),
         freezes_from_c=start,
         freezes_to_c=end,
-        perfusion_w_m3k=blood_flow_1_s * _BLOOD_J_M3K,
         source=source,
     )
 
 
-SOFT_TISSUE = freezing_tissue(
-    "soft_tissue",
-    conductivity=(0.5, 2.0),
-    capacity=(3.6, 1.8),
-    latent_mj_m3=250.0,
-    blood_flow_1_s=0.0005,
-    source=_TABLE,
+def perfused(tissue: Tissue, blood_flow_1_s: float) -> Tissue:
+    """The tissue with so much blood, in its own volumes a second."""
+    return replace(tissue, perfusion_w_m3k=blood_flow_1_s * _BLOOD_J_M3K)
+
+
+SOFT_TISSUE = perfused(
+    freezing_tissue(
+        "soft_tissue",
+        conductivity=(0.5, 2.0),
+        capacity=(3.6, 1.8),
+        latent_mj_m3=250.0,
+        source=_TABLE,
+    ),
+    0.0005,
 )
-LIVER = freezing_tissue(
-    "liver",
-    conductivity=(0.52, 2.0),
-    capacity=(3.82, 1.8),
-    latent_mj_m3=159.0,  # 147.8 J/g times 1079 kg/m³
-    blood_flow_1_s=0.015,
-    source=f"latent heat: bovine liver, Sci Rep 2021, s41598-021-95204-2; frozen: {_TABLE}; else {_ITIS}",
+LIVER = perfused(
+    freezing_tissue(
+        "liver",
+        conductivity=(0.52, 2.0),
+        capacity=(3.82, 1.8),
+        latent_mj_m3=159.0,  # 147.8 J/g times 1079 kg/m³
+        source=f"latent heat: bovine liver, Sci Rep 2021, s41598-021-95204-2; frozen: {_TABLE}; else {_ITIS}",
+    ),
+    0.015,
 )
-KIDNEY = freezing_tissue(
-    "kidney",
-    conductivity=(0.53, 2.0),
-    capacity=(4.01, 1.8),
-    latent_mj_m3=250.0,
-    blood_flow_1_s=0.06,
-    source=f"frozen, latent heat: {_TABLE}; else {_ITIS}",
+KIDNEY = perfused(
+    freezing_tissue(
+        "kidney",
+        conductivity=(0.53, 2.0),
+        capacity=(4.01, 1.8),
+        latent_mj_m3=250.0,
+        source=f"frozen, latent heat: {_TABLE}; else {_ITIS}",
+    ),
+    0.06,
 )
-LUNG = freezing_tissue(
-    "lung",
-    conductivity=(0.39, 0.75),
-    capacity=(1.53, 0.76),
-    latent_mj_m3=75.0,
-    blood_flow_1_s=0.004,
-    source=f"inflated, 394 kg/m³, latent heat 0.3 of soft tissue's; {_ITIS}",
+LUNG = perfused(
+    freezing_tissue(
+        "lung",
+        conductivity=(0.39, 0.75),
+        capacity=(1.53, 0.76),
+        latent_mj_m3=75.0,
+        source=f"inflated, 394 kg/m³, latent heat 0.3 of soft tissue's; {_ITIS}",
+    ),
+    0.004,
 )
-BONE = freezing_tissue(
-    "bone",
-    conductivity=(0.40, 0.60),
-    capacity=(2.59, 1.9),
-    latent_mj_m3=40.0,
-    blood_flow_1_s=0.0009,  # 3400 W/m³/K
-    source=f"Cancers 2019;11:1183, table 1 (IT'IS); frozen, latent heat: {_GENERIC}",
+BONE = perfused(
+    freezing_tissue(
+        "bone",
+        conductivity=(0.40, 0.60),
+        capacity=(2.59, 1.9),
+        latent_mj_m3=40.0,
+        source=f"Cancers 2019;11:1183, table 1 (IT'IS); frozen, latent heat: {_GENERIC}",
+    ),
+    0.0009,  # 3400 W/m³/K
 )
-FAT = freezing_tissue(
-    "fat",
-    conductivity=(0.21, 0.30),
-    capacity=(2.14, 1.5),
-    latent_mj_m3=60.0,
-    blood_flow_1_s=0.0005,
-    source=f"latent heat 0.25 of soft tissue's; {_ITIS}",
+FAT = perfused(
+    freezing_tissue(
+        "fat",
+        conductivity=(0.21, 0.30),
+        capacity=(2.14, 1.5),
+        latent_mj_m3=60.0,
+        source=f"latent heat 0.25 of soft tissue's; {_ITIS}",
+    ),
+    0.0005,
 )
-TUMOR = freezing_tissue(
-    "tumor",
-    conductivity=(0.57, 2.0),
-    capacity=(3.9, 1.8),
-    latent_mj_m3=250.0,
-    blood_flow_1_s=0.006,  # 22 545 W/m³/K
-    source=f"Cancers 2019;11:1183, table 1 (IT'IS; of brain); frozen, latent heat: {_TABLE}",
+TUMOR = perfused(
+    freezing_tissue(
+        "tumor",
+        conductivity=(0.57, 2.0),
+        capacity=(3.9, 1.8),
+        latent_mj_m3=250.0,
+        source=f"Cancers 2019;11:1183, table 1 (IT'IS; of brain); frozen, latent heat: {_TABLE}",
+    ),
+    0.006,  # 22 545 W/m³/K
 )
 VESSEL = replace(SOFT_TISSUE, name="vessel", is_vessel=True, source="kept at body temperature by the blood in it")
 #: Air or bowel gas. Its heat capacity is a thousand times air's, so that it sets no time step; it still insulates.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.case import Applicator, Lesion, Plan
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.probe import CryoProbe, HeatProbe, TabledZone
+from pipeline.simulate.device_fit import fitted
 from pipeline.simulate.dose import Dose
 from pipeline.simulate.heat import Course, HeatSettings, run
 from pipeline.simulate.lattice import Lattice
@@ -27,6 +28,8 @@ Array = NDArray[np.float32]
 #: °C. −20 °C is the lethal edge of the liquid-nitrogen studies, −40 °C the strictest in use, 0 °C what imaging shows.
 ISOTHERMS_C = (0.0, -20.0, -40.0)
 COARSE_MM = 2.0
+#: A probe much thinner than a cell is felt as a line; beyond this its first millimetres are guessed.
+_MOST_CELLS_IN_RADII = 3.5
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,10 @@ def simulate_zone(
     check_lesion(lesion)
     if isinstance(lesion.applicators[0].probe, TabledZone):
         return _tabled(plan, lesion, s, f)
-    lattice = _lattice(plan, lesion, s, f)
-    applicators = tuple(_with_factors(applicator, f) for applicator in lesion.applicators)
+    applicators = _fitted(lesion.applicators)
+    check_placement(plan, applicators, s)
+    lattice = _lattice(plan, applicators, s, f)
+    applicators = tuple(_with_factors(applicator, f) for applicator in applicators)
     lines = [active_line(applicator) for applicator in applicators]
     intervals = intervals_of(applicators, lesion.protocol)
     axis = _mean_direction(applicators)
@@ -158,8 +163,49 @@ def simulate_zone(
     return SimulatedZone(lesion.lesion_id, lattice.geometry, axis, edges, coldest)
 
 
-def _lattice(plan: Plan, lesion: Lesion, settings: SimulationSettings, factors: Factors) -> Lattice:
-    ends = np.array([p for a in lesion.applicators for p in _ends(active_line(a))])
+def _fitted(applicators: Sequence[Applicator]) -> tuple[Applicator, ...]:
+    """The applicators, those with a stated isotherm with the device fitted to it. Raises CannotSimulate."""
+    found = []
+    for number, applicator in enumerate(applicators):
+        probe, size = applicator.probe, applicator.isotherm_size
+        if size is not None and isinstance(probe, CryoProbe):
+            try:
+                probe = fitted(probe, size)
+            except ValueError as problem:
+                raise CannotSimulate(f"applicators[{number}].isotherm_size", str(problem)) from None
+        found.append(replace(applicator, probe=probe))
+    return tuple(found)
+
+
+def check_placement(plan: Plan, applicators: Sequence[Applicator], settings: SimulationSettings) -> None:
+    """Raises CannotSimulate for applicators outside the baseline or through one another, and for cells too coarse."""
+    lines = [active_line(applicator) for applicator in applicators]
+    for number, (applicator, line) in enumerate(zip(applicators, lines, strict=True)):
+        if not bool(plan.baseline.geometry.contains(np.array(applicator.tip_lps_mm))):
+            raise CannotSimulate(f"applicators[{number}].tip_lps_mm", "lies outside the baseline scan")
+        if settings.spacing_mm > _MOST_CELLS_IN_RADII * line.radius_mm:
+            text = f"has a radius of {line.radius_mm:g} mm; cells of {settings.spacing_mm:g} mm are too coarse for it"
+            raise CannotSimulate(f"applicators[{number}].model", text)
+        for before in range(number):
+            touch = line.radius_mm + lines[before].radius_mm
+            together = applicator.start_s == applicators[before].start_s
+            if together and _apart_mm(line, lines[before]) < touch:
+                text = f"overlaps applicators[{before}]: their shafts are less than {touch:.1f} mm apart"
+                raise CannotSimulate(f"applicators[{number}].tip_lps_mm", text)
+
+
+def _apart_mm(one: Line, other: Line) -> float:
+    """Least distance between two active parts, to a tenth of a millimetre."""
+    along = np.linspace(0.0, 1.0, 200)[:, None]
+    points = _ends(one)[0] * (1 - along) + _ends(one)[1] * along
+    start, end = _ends(other)
+    shaft = end - start
+    share = np.clip((points - start) @ shaft / (shaft @ shaft), 0.0, 1.0)
+    return float(np.linalg.norm(points - start - share[:, None] * shaft, axis=1).min())
+
+
+def _lattice(plan: Plan, applicators: Sequence[Applicator], settings: SimulationSettings, factors: Factors) -> Lattice:
+    ends = np.array([p for a in applicators for p in _ends(active_line(a))])
     frame_uid = plan.baseline.geometry.frame_uid
     grid = grid_around(ends, room_mm=settings.room_mm, spacing_mm=settings.spacing_mm, frame_uid=frame_uid)
     names = tissue_names(plan.organ)
@@ -174,7 +220,7 @@ def _lattice(plan: Plan, lesion: Lesion, settings: SimulationSettings, factors: 
         )
     else:
         labels = np.full(grid.shape, names.index(plan.organ), np.uint8)
-    heats = isinstance(lesion.applicators[0].probe, HeatProbe)
+    heats = isinstance(applicators[0].probe, HeatProbe)
     tissues = tuple(_tissue(TISSUES[name], factors, heats=heats) for name in names)
     return Lattice(grid, labels, tissues)
 

@@ -1,0 +1,125 @@
+"""The table of devices: `probes.toml` of this package, with a site's own entries before it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+from dicom_node.refusal import Refused
+from pipeline.probe import CryoProbe, Energy, HeatProbe, Probe, TabledZone
+
+_KINDS: dict[str, type[CryoProbe] | type[HeatProbe] | type[TabledZone]] = {
+    "cryoprobe": CryoProbe,
+    "heat_probe": HeatProbe,
+    "tabled_zone": TabledZone,
+}
+_OPTIONAL = ("thaw_c", "coolant_c", "limit_c")
+_OF_ENTRY = ("kind", "energy", "aliases", "fallback_for", "generic")
+
+
+@dataclass(frozen=True)
+class Device:
+    """An entry of the table."""
+
+    probe: Probe
+    energy: Energy
+    names: tuple[str, ...]
+    fallback_for: Energy | None
+
+
+@dataclass(frozen=True)
+class ProbeTable:
+    """Devices by name; the first that has a name goes."""
+
+    devices: tuple[Device, ...]
+
+    def find(self, model: str, energy: Energy) -> tuple[Probe, bool]:
+        """The device of that name, and whether the table knows it; else the generic one of its energy."""
+        wanted = _plain(model)
+        for device in self.devices:
+            if device.energy == energy and wanted in device.names:
+                return device.probe, True
+        return next(device.probe for device in self.devices if device.fallback_for == energy), False
+
+
+@cache
+def probe_table(site: Path | None = None) -> ProbeTable:
+    """This package's table, with a site's entries before it. Raises Refused ``bad_probe_table``, naming the entry."""
+    own = resources.files("dicom_node").joinpath("probes.toml").read_text(encoding="utf-8")
+    added = () if site is None else _devices(_text_of(site), site.name)
+    return ProbeTable((*added, *_devices(own, "probes.toml")))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise Refused("bad_probe_table", f"The probe table {path} cannot be read as UTF-8 text.") from problem
+
+
+def _devices(text: str, name: str) -> tuple[Device, ...]:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise Refused("bad_probe_table", f"{name}: {problem}.") from None
+    entries = document.get("probe", [])
+    if set(document) - {"probe"} or not isinstance(entries, list):
+        raise Refused("bad_probe_table", f"{name}: holds only [[probe]] entries; see configs/probes.example.toml.")
+    return tuple(_device(entry, f"{name}: probe[{n}]") for n, entry in enumerate(entries))
+
+
+def _device(entry: Mapping[str, Any], key: str) -> Device:
+    def wrong(what: str) -> Refused:
+        return Refused("bad_probe_table", f"{key}{what}.")
+
+    if not isinstance(entry, dict) or entry.get("kind") not in _KINDS:
+        raise wrong(f".kind must be one of {', '.join(_KINDS)}")
+    kind = _KINDS[entry["kind"]]
+    energies = get_args(Energy)
+    for name in ("energy", "fallback_for"):
+        if name in entry and entry[name] not in energies:
+            raise wrong(f".{name} must be one of {', '.join(energies)}")
+    if "energy" not in entry:
+        raise wrong(".energy is missing")
+    wanted = [f.name for f in fields(kind) if f.name != "is_generic"]
+    for name in entry:
+        if name not in wanted and name not in _OF_ENTRY:
+            raise wrong(f".{name} is not a known key; known here: {', '.join((*wanted, *_OF_ENTRY))}")
+    values: dict[str, Any] = {
+        name: entry.get(name) if name in _OPTIONAL else _given(entry, name, wrong) for name in wanted
+    }
+    aliases = entry.get("aliases", [])
+    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+        raise wrong(".aliases must be a list of texts")
+    try:
+        probe = kind(**values, is_generic=bool(entry.get("generic", False)))
+    except (ValueError, TypeError) as problem:
+        raise wrong(f": {problem}") from None
+    names = tuple(_plain(name) for name in (probe.model, *aliases))
+    return Device(probe, entry["energy"], names, entry.get("fallback_for"))
+
+
+def _given(entry: Mapping[str, Any], name: str, wrong: Any) -> Any:
+    """A value of the entry of the right kind."""
+    if name not in entry:
+        raise wrong(f".{name} is missing")
+    value = entry[name]
+    is_text = name in ("model", "provenance")
+    if is_text != isinstance(value, str) or (not is_text and (isinstance(value, bool) or not _is_number(value))):
+        raise wrong(f".{name} must be a {'text' if is_text else 'number'}")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _plain(name: str) -> str:
+    """A name without what people write in different ways."""
+    return re.sub(r"[^a-z0-9.]", "", name.lower())
