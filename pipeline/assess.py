@@ -190,8 +190,9 @@ def _where(case: Case, start: Transform, organ: FoundOrgan) -> Where:
     base = baseline_box.grid(2.0, case.plan.baseline.geometry.frame_uid)
     tumors = [lesion.tumor for lesion in case.plan.lesions]
     rim = grown([organ.mask], base, identity(base.frame_uid), by_mm=ORGAN_RIM_MM) if organ.mask is not None else None
-    zones = [lesion.simulated_zone or lesion.tumor for lesion in case.plan.lesions]
-    slack = PRIOR_CUT_MM + max(0.0 if x.simulated_zone else x.required_margin_mm for x in case.plan.lesions)
+    zones = [region for lesion in case.plan.lesions for region in lesion.expected_regions]
+    with_tumor = [x.required_margin_mm for x in case.plan.lesions if x.tumor in x.expected_regions]
+    slack = PRIOR_CUT_MM + max(with_tumor, default=0.0)
     followup_grid = region.grown(15.0).grid(2.0, case.followup.volume.geometry.frame_uid)
     return Where(
         box=region,
@@ -207,9 +208,9 @@ def _zone_cut(case: Case, transform: Transform, found: list[Zone | Reason]) -> M
     whole = case.followup.volume.geometry
     grids = [z.mask.geometry for z in found if isinstance(z, Zone)]
     planned = [
-        lesion.simulated_zone or lesion.tumor
+        region
         for lesion, z in zip(case.plan.lesions, found, strict=True)
-        if not isinstance(z, Zone)
+        for region in (() if isinstance(z, Zone) else lesion.expected_regions)
     ]
     boxes = [extent_of(g) for g in grids]
     boxes += [box_of(transform.inverse_points(p.points_lps_mm())).grown(20.0) for p in planned]

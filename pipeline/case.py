@@ -64,7 +64,11 @@ class ProtocolPhase:
 
 @dataclass(frozen=True, eq=False)
 class Lesion:
-    """One index tumor as planned; regions in the baseline's frame, on any grid of their own."""
+    """One index tumor as planned; regions in the baseline's frame, on any grid of their own.
+
+    zone_is_predicted: the simulated zone was not planned by anyone but worked out from applicators and protocol: it may
+    lie beside what happened.
+    """
 
     lesion_id: str
     required_margin_mm: float
@@ -72,6 +76,7 @@ class Lesion:
     simulated_zone: Mask | None = None
     applicators: tuple[Applicator, ...] = ()
     protocol: tuple[ProtocolPhase, ...] = ()
+    zone_is_predicted: bool = False
 
     def __post_init__(self) -> None:
         if self.required_margin_mm < 0:
@@ -80,6 +85,13 @@ class Lesion:
             raise ValueError(f"lesion {self.lesion_id}: the tumor region is empty")
         if self.simulated_zone is not None and self.simulated_zone.is_empty:
             raise ValueError(f"lesion {self.lesion_id}: the simulated zone is empty")
+
+    @property
+    def expected_regions(self) -> tuple[Mask, ...]:
+        """What the ablation zone should cover: the planned zone, else the tumor; both where the zone was predicted."""
+        if self.simulated_zone is None:
+            return (self.tumor,)
+        return (self.simulated_zone, self.tumor) if self.zone_is_predicted else (self.simulated_zone,)
 
     @cached_property
     def points_lps_mm(self) -> FloatArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.case import Case, EarlierFollowUp, EarlierLesion, Lesion, Outcome
 from pipeline.judge import CLEAN
-from pipeline.segment import prior_scale
+from pipeline.zone_prior import prior_scale
 
 #: What is left at the least of the volume to which zones usually shrink from one follow-up to the next; this project's
 #: own choice.
@@ -31,6 +31,10 @@ def may_have_shrunk_to(volume_ml: float, case: Case, lesion: Lesion) -> bool:
     """Whether a zone of this volume can be what has become of the latest clean one; True where none is kept."""
     for earlier, found in reversed(earlier_of(case, lesion)):
         if found.outcome in CLEAN and found.zone is not None:
-            usual = (prior_scale(case.days_since_procedure) / prior_scale(earlier.days_since_procedure)) ** 3
+            now, then = (
+                prior_scale(days, case.plan.energy)
+                for days in (case.days_since_procedure, earlier.days_since_procedure)
+            )
+            usual = (now / then) ** 3
             return volume_ml >= LEAST_OF_USUAL * usual * found.zone.volume_ml
     return True

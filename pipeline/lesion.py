@@ -26,11 +26,12 @@ from pipeline.margin import measure_margin
 from pipeline.measurement import measure_lesion
 from pipeline.organ import FoundOrgan
 from pipeline.progression import Scene, find_growth, find_nodules, find_uncovered
-from pipeline.segment import Surroundings, Zone, prior_scale, segment_zone
+from pipeline.segment import Surroundings, Zone, segment_zone
 from pipeline.simulated_plan import FAR_MM
 from pipeline.surface import Surface, level_of_mask
 from pipeline.transform import Transform, identity, resample_distance, sample, sample_distance
 from pipeline.volume import Mask, Volume
+from pipeline.zone_prior import prior_distance_mm, prior_scale
 
 Array = NDArray[np.float32]
 
@@ -70,7 +71,7 @@ _SIMULATED_CUT = Reason(
 )
 _SIMULATED_MISSES = Reason(
     "simulated_zone_misses_tumor",
-    "The simulated zone covers no part of its tumor: check that the plan names the right regions.",
+    "The simulated zone covers no part of its tumor: check that the plan names the right regions and applicators.",
 )
 _UNTREATED = Reason(
     "zone_looks_like_tumor",
@@ -97,7 +98,7 @@ class LesionView:
 def view_lesion(case: Case, lesion: Lesion, baseline_from_followup: Transform, organ: FoundOrgan) -> LesionView:
     """Crops and maps. Raises ValueError when the lesion lies outside the follow-up: see `is_in_view`."""
     points = baseline_from_followup.inverse_points(_some(lesion.points_lps_mm))
-    pad = ROI_MM if lesion.simulated_zone is not None else ROI_MM + lesion.required_margin_mm
+    pad = ROI_MM + (lesion.required_margin_mm if lesion.tumor in lesion.expected_regions else 0.0)
     pad = max(pad, 2 * float(case.followup.volume.geometry.spacing_mm.max()))  # three slices, however thick
     box = case.followup.volume.geometry.box_around(points, pad_mm=pad)
     if min(s.stop - s.start for s in box) < 3:
@@ -105,14 +106,8 @@ def view_lesion(case: Case, lesion: Lesion, baseline_from_followup: Transform, o
     image = case.followup.volume.crop(box)
     mapped = baseline_from_followup(image.geometry.grid_lps())
     tumor_mm = sample_distance(lesion.tumor, mapped)
-    if lesion.simulated_zone is None:
-        prior_mm, volume_ml = tumor_mm + lesion.required_margin_mm, None
-    else:
-        prior_mm = sample_distance(lesion.simulated_zone, mapped)
-        volume_ml = lesion.simulated_zone.volume_ml
-    volume_ml = volume_ml or float((prior_mm > 0).sum()) * image.geometry.voxel_volume_mm3 / 1000.0
-    radius_mm = (3 * volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
-    prior_mm = prior_mm - np.float32((1 - prior_scale(case.days_since_procedure)) * radius_mm)
+    scale = prior_scale(case.days_since_procedure, case.plan.energy)
+    prior_mm = prior_distance_mm(lesion, mapped, tumor_mm, scale=scale)
     organ_mm = sample_distance(organ.mask, mapped) if organ.mask else None
     ratio = _tumor_to_organ(case.plan.baseline, lesion)
     return LesionView(lesion, image, Surroundings(prior_mm, tumor_mm, organ_mm, ratio), mapped)

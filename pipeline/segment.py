@@ -76,15 +76,6 @@ class Surroundings:
     """Tumor intensity over organ intensity in the baseline scan."""
 
 
-def prior_scale(days_since_procedure: int) -> float:
-    """Expected zone diameter over the planned one.
-
-    Zones shrink: cryoablation to about 0.78 of the ice ball's diameter at one month (Young, Abdom Radiol 2024), to
-    0.7 by a year. The planned zone is a lethal isotherm inside the ice, hence the milder start.
-    """
-    return float(np.interp(days_since_procedure, [0, 30, 180, 365], [1.0, 0.92, 0.8, 0.7]))
-
-
 def segment_zone(
     image: Volume, around: Surroundings, *, zone_is_darker: bool = True, settings: SegmentSettings | None = None
 ) -> Zone | Reason:

@@ -86,7 +86,10 @@ def _with_zone(plan: Plan, lesion: Lesion, key: str, settings: SimulationSetting
         f"The plan brings no simulated zone for {lesion.lesion_id}; it was simulated from applicators and protocol "
         f"({zone.counting.name}, {mask.volume_ml:.1f} ml)."
     )
-    return replace(lesion, simulated_zone=mask), (Reason("zone_simulated", text), *of_devices(lesion))
+    return replace(lesion, simulated_zone=mask, zone_is_predicted=True), (
+        Reason("zone_simulated", text),
+        *of_devices(lesion),
+    )
 
 
 def _cropped(mask: Mask) -> Mask:

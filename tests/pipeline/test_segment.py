@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from pipeline.assessment import Reason
 from pipeline.geometry import Geometry
-from pipeline.segment import Surroundings, Zone, prior_scale, segment_zone
+from pipeline.segment import Surroundings, Zone, segment_zone
 from pipeline.volume import Volume
 
 SPACING = (2.5, 0.9, 0.9)
@@ -136,9 +136,3 @@ def test_tumor_as_dark_as_the_zone_is_told() -> None:
         found = segment_zone(image, replace(around, tumor_to_organ=ratio))
         assert isinstance(found, Zone)
         assert found.intensities.tumor_is_distinguishable is clear
-
-
-def test_prior_shrinks_with_time() -> None:
-    scales = [prior_scale(d) for d in (0, 30, 180, 365, 3000)]
-    assert scales == sorted(scales, reverse=True)
-    assert scales[0] == 1.0
