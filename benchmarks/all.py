@@ -18,7 +18,16 @@ from typing import Any
 from document import options, tables
 
 HERE = Path(__file__).resolve().parent
-NOT_BENCHMARKS = {"all.py", "document.py", "registration_pairs.py", "registration_peers.py"}
+NOT_BENCHMARKS = {
+    "all.py",
+    "document.py",
+    "registration_pairs.py",
+    "registration_peers.py",
+    "simulate_exact.py",
+    "simulate_grid.py",
+    "simulate_published.py",
+    "simulate_speed.py",
+}
 
 
 def run(script: Path, *, quick: bool) -> dict[str, Any] | None:

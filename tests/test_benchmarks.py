@@ -107,3 +107,12 @@ def test_calibration_holds_what_is_said_against_the_truth() -> None:
     said = {goal["name"]: goal["met"] for goal in document["goals"]}
     assert said["good pairs refused by the registration"]
     assert said["wrong pairs refused by the registration"]
+
+
+@pytest.mark.slow
+def test_the_simulated_zone_agrees_with_exact_solutions() -> None:
+    document = document_of("simulate")
+    missed = [goal["name"] for goal in document["goals"] if not goal["met"]]
+    # Of tissue that freezes at one temperature a cell has one θ until all of it is ice: the edge moves by jerks.
+    assert missed == ["half space, one freezing temperature, 1 mm: depths, %"]
+    assert len(document["goals"]) == 7

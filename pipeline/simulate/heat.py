@@ -17,8 +17,8 @@ from pipeline.simulate.tissue import BODY_C, Law
 
 Array = NDArray[np.float32]
 
-#: Heat below which a cell counts as at rest, J/m³: about 0.01 K.
-_QUIET = 4e4
+#: Heat below which a cell counts as at rest, J/m³: about 0.03 K.
+_QUIET = 1.2e5
 _ROOM, _GROWTH, _LOOK = 6, 4, 3
 
 
@@ -97,14 +97,17 @@ def run(
     problem = Problem(cells, laws, sinks, lattice.faces(cells.box))
     pace = _Pace(lattice, sinks, lines, s)
     known = [lattice.laws_of_tissues[n] for n in np.unique(lattice.labels)]
-    low, high, drawn, steps, frozen = 0.0, 0.0, 0.0, 0, False
+    low, high, drawn, steps = 0.0, 0.0, 0.0, 0
+    freezes = ended = False
     snapshots: list[Array] = []
     for interval in intervals:
         if len(interval.drives) != len(lines):
             raise ValueError(f"an interval drives {len(interval.drives)} probes; there are {len(lines)}")
-        if interval.freezes and frozen:
+        if interval.freezes and ended:
             snapshots.append(lattice.inner(state.least).copy())
-        frozen = interval.freezes if interval.freezes else frozen
+        # Probes that are switched one after another freeze in one cycle: it ends when none does.
+        ended = not interval.freezes and (ended or freezes)
+        freezes = interval.freezes
         if heats:
             powers_w = interval.powers_w or (0.0,) * len(lines)
             field = np.asarray(sum(p * f for p, f in zip(powers_w, fields, strict=True)), np.float32)
@@ -216,13 +219,12 @@ def _grown(cells: Cells, state: State) -> bool:
     before = cells.box.copy()
     box, size = cells.box, cells.size
     whole = state.enthalpy.reshape(tuple(size))
-    part = whole[box[0] : box[1], box[2] : box[3], box[4] : box[5]]
+    inside = [slice(box[2 * axis], box[2 * axis + 1]) for axis in range(3)]
     for axis in range(3):
-        for end, depth in ((0, _LOOK), (1, -1 - _LOOK)):
-            at = min(max(depth, -part.shape[axis]), part.shape[axis] - 1)
-            if np.abs(part.take(at, axis=axis)).max() > _QUIET:
-                if end == 0:
-                    box[2 * axis] = max(1, box[2 * axis] - _GROWTH)
-                else:
-                    box[2 * axis + 1] = min(size[axis] - 1, box[2 * axis + 1] + _GROWTH)
+        low, high = int(before[2 * axis]), int(before[2 * axis + 1])
+        for end, at in ((0, min(low + _LOOK, high - 1)), (1, max(high - 1 - _LOOK, low))):
+            face = whole[tuple(at if n == axis else inside[n] for n in range(3))]
+            if max(float(face.max()), -float(face.min())) > _QUIET:
+                grown = (max(1, low - _GROWTH), min(int(size[axis]) - 1, high + _GROWTH))
+                box[2 * axis + end] = grown[end]
     return bool((cells.box != before).any())

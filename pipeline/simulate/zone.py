@@ -30,6 +30,7 @@ ISOTHERMS_C = (0.0, -20.0, -40.0)
 COARSE_MM = 2.0
 #: A probe much thinner than a cell is felt as a line; beyond this its first millimetres are guessed.
 _MOST_CELLS_IN_RADII = 3.5
+_AROUND_TABLED_MM = 4.0
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ def check_lesion(lesion: Lesion) -> None:
     tabled = [isinstance(a.probe, TabledZone) for a in lesion.applicators]
     if any(tabled) and not all(tabled):
         raise CannotSimulate("applicators", "mixes devices with a tabled zone and devices that are simulated")
+    if len({type(applicator.probe) for applicator in lesion.applicators}) > 1:
+        raise CannotSimulate("applicators", "mixes devices that freeze and devices that heat")
     if not any(tabled) and not lesion.protocol:
         raise CannotSimulate("protocol", "is missing; the zone cannot be simulated without it")
     wanted = "freeze" if any(isinstance(a.probe, CryoProbe) for a in lesion.applicators) else "heat"
@@ -262,15 +265,19 @@ def _tabled(plan: Plan, lesion: Lesion, settings: SimulationSettings, factors: F
     """The union of the devices' ellipsoids; in an ensemble they grow and shrink by their spread."""
     inside: list[Callable[[FloatArray], FloatArray]] = []
     ends: list[FloatArray] = []
+    widest_mm = 0.0
     for applicator in lesion.applicators:
         probe = applicator.probe
         assert isinstance(probe, TabledZone)
         scale = 1 + probe.spread_fraction * float(np.sign(factors.transfer - 1))
         center, axis = _along(applicator, probe.center_from_tip_mm), _direction(applicator)
         inside.append(_ellipsoid(center, axis, scale * probe.length_mm / 2, scale * probe.diameter_mm / 2))
+        widest_mm = max(widest_mm, scale * probe.diameter_mm)
         ends += [center - axis * scale * probe.length_mm / 2, center + axis * scale * probe.length_mm / 2]
     frame_uid = plan.baseline.geometry.frame_uid
-    grid = grid_around(np.array(ends), room_mm=settings.room_mm, spacing_mm=settings.spacing_mm, frame_uid=frame_uid)
+    # A zone may be wider than the room that a probe needs.
+    room_mm = max(settings.room_mm, widest_mm / 2 + _AROUND_TABLED_MM)
+    grid = grid_around(np.array(ends), room_mm=room_mm, spacing_mm=settings.spacing_mm, frame_uid=frame_uid)
     points = grid.grid_lps()
     level = np.max([each(points) for each in inside], axis=0).astype(np.float32)
     edge = Edge("tabled", None, (Level(level, grid),))
