@@ -38,8 +38,8 @@ class Drive:
 @dataclass(frozen=True)
 class Interval:
     """A stretch of the protocol. drives: one for each probe, None where it neither cools nor warms its surface;
-    powers_w: what each gives to tissue by its field; limit_c: the fields rest while any tissue is hotter (generators
-    that follow the impedance do so when it boils); freezes: whether any freezes."""
+    powers_w: what each gives to tissue by its field; limit_c: the fields are turned down so that no tissue gets
+    hotter (generators that follow the impedance do so when it boils); freezes: whether any freezes."""
 
     duration_s: float
     drives: tuple[Drive | None, ...]
@@ -96,7 +96,6 @@ def run(
         cells = cells._replace(box=_first_box(cells, sinks))
     problem = Problem(cells, laws, sinks, lattice.faces(cells.box))
     pace = _Pace(lattice, sinks, lines, s)
-    known = [lattice.laws_of_tissues[n] for n in np.unique(lattice.labels)]
     low, high, drawn, steps = 0.0, 0.0, 0.0, 0
     freezes = ended = False
     snapshots: list[Array] = []
@@ -108,19 +107,14 @@ def run(
         # Probes that are switched one after another freeze in one cycle: it ends when none does.
         ended = not interval.freezes and (ended or freezes)
         freezes = interval.freezes
-        if heats:
-            powers_w = interval.powers_w or (0.0,) * len(lines)
-            field = np.asarray(sum(p * f for p, f in zip(powers_w, fields, strict=True)), np.float32)
-            limit = (
-                np.inf if interval.limit_c is None else min(float(law.enthalpy_of(interval.limit_c)) for law in known)
-            )
+        generators = _Generators(lattice, fields, interval) if heats else None
         elapsed = 0.0
         while elapsed < interval.duration_s - 1e-9:
             driven = _driven(sinks, lines, interval.drives, elapsed, lattice.rest_c)
             step_s, stages = pace.step(low, high, driven, elapsed)
             step_s = min(step_s, interval.duration_s - elapsed)
-            if heats:
-                lattice.inner(state.source)[...] = field if high < limit else 0.0
+            if generators is not None:
+                lattice.inner(state.source)[...] = generators.field(lattice.inner(state.enthalpy), step_s)
             drawn += kernels.super_step(problem._replace(sinks=driven), state, step_s, stages)
             low, high = kernels.settle(problem, state, s.stasis)
             if harm is not None:
@@ -158,6 +152,34 @@ def _driven(
         coolant[n] = rest_c + reached * (drive.coolant_c - rest_c)
         transfer[n] = 2 * np.pi * line.radius_mm * 1e-3 * drive.transfer_w_m2k
     return sinks._replace(mode=mode, coolant_c=coolant, transfer=transfer, flux=flux)
+
+
+class _Generators:
+    """The power of an interval, W/m³, turned down so far that no tissue gets hotter than the limit.
+
+    What the hottest tissue lost in the last step it will lose in the next: it is given that, and what it lacks. Merely
+    switched off above the limit, the power of one long step could heat far beyond it.
+    """
+
+    def __init__(self, lattice: Lattice, fields: Sequence[Array], interval: Interval) -> None:
+        powers_w = interval.powers_w or (0.0,) * len(fields)
+        self._field = np.asarray(sum(p * f for p, f in zip(powers_w, fields, strict=True)), np.float32)
+        self._peak = float(self._field.max())
+        self._limit: Array | None = None
+        if interval.limit_c is not None:
+            limits = [float(law.enthalpy_of(interval.limit_c)) for law in lattice.laws_of_tissues]
+            self._limit = np.array(limits, np.float32)[lattice.labels]
+        self._given, self._over, self._step_s = 0.0, 0.0, 0.0
+
+    def field(self, enthalpy: Array, step_s: float) -> Array:
+        """(k, j, i) for the next step, from H now."""
+        if self._limit is None or self._peak <= 0:
+            return self._field
+        over = float((enthalpy - self._limit).max())
+        lost = max(0.0, self._given - (over - self._over)) * step_s / self._step_s if self._step_s else 0.0
+        share = min(1.0, max(0.0, (lost - over) / (self._peak * step_s)))
+        self._given, self._over, self._step_s = share * self._peak * step_s, over, step_s
+        return share * self._field
 
 
 class _Pace:

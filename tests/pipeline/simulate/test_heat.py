@@ -14,7 +14,7 @@ from pipeline.simulate.heat import Course, Drive, HeatSettings, Interval, run
 from pipeline.simulate.lattice import Lattice
 from pipeline.simulate.sinks import Line
 from pipeline.simulate.tissue import Tissue
-from pipeline.simulate.tissues import FAT, LIVER, TUMOR, VESSEL, heated
+from pipeline.simulate.tissues import FAT, GAS, LIVER, TUMOR, VESSEL, heated
 
 COLD = Drive(-150.0, 1800.0, 25.0)
 BLOODLESS = replace(LIVER, perfusion_w_m3k=0.0)
@@ -265,16 +265,22 @@ def test_coagulated_tissue_is_not_perfused_any_more() -> None:
     assert carried[1] < 0.9 * carried[0]
 
 
-@pytest.mark.parametrize(("power_w", "limit_c"), [(5.0, 80.0), (40.0, 100.5)])
+@pytest.mark.parametrize(("power_w", "limit_c"), [(5.0, 80.0), (40.0, 80.0), (40.0, 100.5)])
 def test_a_generator_that_follows_the_temperature_holds_it(power_w: float, limit_c: float) -> None:
-    lattice = lattice_of((heated(LIVER),), 26)
-    hottest = []
-    for limit in (limit_c, None):
-        course = run(lattice, [ANTENNA], [Interval(300, (None,), (power_w,), limit)])
+    """However long the steps are, and whatever other tissue lies elsewhere."""
+    labels = np.zeros((26, 26, 26), np.uint8)
+    labels[:, :3], labels[:, -3:] = 1, 2
+    lattice = lattice_of((heated(LIVER), heated(FAT), heated(GAS)), labels)
+    volumes = []
+    for settings in (HeatSettings(), HeatSettings(longest_step_s=0.2, shortest_step_s=0.2)):
+        course = run(lattice, [ANTENNA], [Interval(300, (None,), (power_w,), limit_c)], settings)
         assert course.greatest_enthalpy is not None
+        assert course.dose is not None
         now, ever = (lattice.by_tissue(h, "temperature_of").max() for h in (course.enthalpy, course.greatest_enthalpy))
-        hottest.append((float(now), float(ever)))
-    (now, ever), (_, free) = hottest
-    assert now == pytest.approx(limit_c, abs=3)
-    assert limit_c - 1 < ever < limit_c + 3
-    assert free > limit_c + 10
+        assert float(now) == pytest.approx(limit_c, abs=0.5)
+        assert float(ever) == pytest.approx(limit_c, abs=0.5)
+        volumes.append(float(np.clip(0.5 + np.log(np.maximum(course.dose, 1e-6)), 0, 1).sum()))
+    assert volumes[0] == pytest.approx(volumes[1], rel=0.02)
+    free = run(lattice, [ANTENNA], [Interval(300, (None,), (power_w,))])
+    assert free.greatest_enthalpy is not None
+    assert float(lattice.by_tissue(free.greatest_enthalpy, "temperature_of").max()) > limit_c + 10
