@@ -33,7 +33,7 @@ from pipeline.rigid import rigid_start
 from pipeline.sampling import Box, box_of, extent_of
 from pipeline.segment import Zone
 from pipeline.simulate.zone import SimulationSettings
-from pipeline.simulated_plan import completed_plan
+from pipeline.simulated_plan import AS_EXPECTATION, completed_plan
 from pipeline.transform import Transform, grown, identity
 from pipeline.trust import agreement_around, judge_registration, refused_together, worst_of
 from pipeline.volume import Mask
@@ -64,7 +64,7 @@ def assess(
     watch = _Watch(clock, progress)
     if (unfit := _unfit(case)) is not None:
         return _refused(case, [unfit] * len(case.plan.lesions), watch)
-    completed = completed_plan(case.plan, simulation or SimulationSettings(), about_to=lambda: watch.stage("simulate"))
+    completed = completed_plan(case.plan, simulation or AS_EXPECTATION, about_to=lambda: watch.stage("simulate"))
     case = replace(case, plan=completed.plan)
     watch.stage("organ")
     grid = case.followup.volume.geometry

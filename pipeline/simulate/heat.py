@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from pipeline.simulate import kernels
-from pipeline.simulate.arrays import CONVECTIVE, OFF, PRESCRIBED, Cells, Harm, Problem, Sinks, State
+from pipeline.device import device_of
+from pipeline.simulate.arrays import CONVECTIVE, OFF, PRESCRIBED, Sinks
 from pipeline.simulate.dose import Dose
 from pipeline.simulate.lattice import Lattice
+from pipeline.simulate.numba_engine import NumbaEngine
 from pipeline.simulate.sinks import Line, heating_w_m3, make_sinks, sigma_mm
 from pipeline.simulate.tissue import BODY_C, Law
+from pipeline.simulate.torch_engine import TorchEngine
 
 Array = NDArray[np.float32]
-
-#: Heat below which a cell counts as at rest, J/m³: about 0.03 K.
-_QUIET = 1.2e5
-_ROOM, _GROWTH, _LOOK = 6, 4, 3
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,9 @@ class Interval:
 @dataclass(frozen=True)
 class HeatSettings:
     """most_stages: of a super step, odd; longest_step_s: no step is longer; step_fraction: nor than this share of the
-    time since the probes were switched, or shortest_step_s; stasis: what was frozen once is never perfused again; dose:
-    what heat coagulates by.
+    time since the probes were switched, or shortest_step_s; stasis: what was frozen once is never perfused again;
+    device: "auto" is CUDA where there is some, else numba on the CPU; "cpu" is torch on the CPU; dose: what heat
+    coagulates by.
     """
 
     most_stages: int = 11
@@ -60,6 +61,7 @@ class HeatSettings:
     step_fraction: float = 0.02
     shortest_step_s: float = 0.4
     stasis: bool = True
+    device: str = "auto"
     dose: Dose = field(default_factory=Dose)
 
 
@@ -88,13 +90,9 @@ def run(
     """
     s = settings or HeatSettings()
     heats = any(power for interval in intervals for power in interval.powers_w)
-    state, sinks = lattice.state(heats=heats), make_sinks(lines, lattice)
-    laws, cells = lattice.laws(), lattice.cells()
-    harm = Harm(np.zeros_like(state.least), np.zeros_like(state.least), s.dose.rate) if heats else None
+    sinks = make_sinks(lines, lattice)
+    engine = _engine(lattice, sinks, s, heats=heats)
     fields = [heating_w_m3(line, lattice) for line in lines] if heats else []
-    if not heats:
-        cells = cells._replace(box=_first_box(cells, sinks))
-    problem = Problem(cells, laws, sinks, lattice.faces(cells.box))
     pace = _Pace(lattice, sinks, lines, s)
     low, high, drawn, steps = 0.0, 0.0, 0.0, 0
     freezes = ended = False
@@ -103,7 +101,7 @@ def run(
         if len(interval.drives) != len(lines):
             raise ValueError(f"an interval drives {len(interval.drives)} probes; there are {len(lines)}")
         if interval.freezes and ended:
-            snapshots.append(lattice.inner(state.least).copy())
+            snapshots.append(engine.least())
         # Probes that are switched one after another freeze in one cycle: it ends when none does.
         ended = not interval.freezes and (ended or freezes)
         freezes = interval.freezes
@@ -114,25 +112,32 @@ def run(
             step_s, stages = pace.step(low, high, driven, elapsed)
             step_s = min(step_s, interval.duration_s - elapsed)
             if generators is not None:
-                lattice.inner(state.source)[...] = generators.field(lattice.inner(state.enthalpy), step_s)
-            drawn += kernels.super_step(problem._replace(sinks=driven), state, step_s, stages)
-            low, high = kernels.settle(problem, state, s.stasis)
-            if harm is not None:
-                kernels.harm_done(problem, state, harm, step_s)
-            elif _grown(cells, state):
-                problem = problem._replace(faces=lattice.faces(cells.box))
+                engine.heat(generators.field(engine.enthalpy(), step_s))
+            drawn += engine.step(driven, step_s, stages)
+            low, high = engine.settle(step_s)
             elapsed += step_s
             steps += 1
-    snapshots.append(lattice.inner(state.least).copy())
-    return Course(
-        lattice,
-        tuple(snapshots),
-        None if harm is None else lattice.inner(harm.greatest).copy(),
-        None if harm is None else lattice.inner(harm.dose).copy(),
-        lattice.inner(state.enthalpy).copy(),
-        drawn,
-        steps,
-    )
+    snapshots.append(engine.least())
+    return Course(lattice, tuple(snapshots), engine.greatest(), engine.dose(), engine.enthalpy(), drawn, steps)
+
+
+class _Engine(Protocol):
+    """What advances the fields; all of them are copies, (k, j, i) without the rim."""
+
+    def heat(self, field_w_m3: Array) -> None: ...
+    def step(self, sinks: Sinks, step_s: float, stages: int) -> float: ...
+    def settle(self, step_s: float) -> tuple[float, float]: ...
+    def enthalpy(self) -> Array: ...
+    def least(self) -> Array: ...
+    def greatest(self) -> Array | None: ...
+    def dose(self) -> Array | None: ...
+
+
+def _engine(lattice: Lattice, sinks: Sinks, settings: HeatSettings, *, heats: bool) -> _Engine:
+    rate = settings.dose.rate if heats else None
+    if settings.device == "auto" and not torch.cuda.is_available():
+        return NumbaEngine(lattice, sinks, stasis=settings.stasis, dose_rate=rate)
+    return TorchEngine(lattice, sinks, device_of(settings.device), stasis=settings.stasis, dose_rate=rate)
 
 
 def _driven(
@@ -225,28 +230,3 @@ def _is_reached(law: Law, piece: int, low: float, high: float) -> bool:
     above = law.enthalpy[piece - 1] if piece > 0 else -np.inf
     below = law.enthalpy[piece] if piece < len(law.enthalpy) else np.inf
     return bool(low - room <= below and high + room >= above)
-
-
-def _first_box(cells: Cells, sinks: Sinks) -> NDArray[np.int64]:
-    """The box around the probes' kernels, with room."""
-    if not len(sinks.cell):
-        return cells.box.copy()
-    index = np.stack(np.unravel_index(sinks.cell, tuple(cells.size)))
-    box = np.stack([index.min(axis=1) - _ROOM, index.max(axis=1) + 1 + _ROOM], axis=1)
-    return np.asarray(np.clip(box, 1, (cells.size - 1)[:, None]).ravel(), np.int64)
-
-
-def _grown(cells: Cells, state: State) -> bool:
-    """Moves the sides of the box outward where heat comes near them; whether any moved."""
-    before = cells.box.copy()
-    box, size = cells.box, cells.size
-    whole = state.enthalpy.reshape(tuple(size))
-    inside = [slice(box[2 * axis], box[2 * axis + 1]) for axis in range(3)]
-    for axis in range(3):
-        low, high = int(before[2 * axis]), int(before[2 * axis + 1])
-        for end, at in ((0, min(low + _LOOK, high - 1)), (1, max(high - 1 - _LOOK, low))):
-            face = whole[tuple(at if n == axis else inside[n] for n in range(3))]
-            if max(float(face.max()), -float(face.min())) > _QUIET:
-                grown = (max(1, low - _GROWTH), min(int(size[axis]) - 1, high + _GROWTH))
-                box[2 * axis + end] = grown[end]
-    return bool((cells.box != before).any())
