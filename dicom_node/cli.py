@@ -24,6 +24,7 @@ from dicom_node.terminal import (
     batch_lines,
     first_sentence,
     plan_line,
+    simulated_lines,
     stages,
     verdict,
 )
@@ -108,6 +109,49 @@ def assess(
     if document["outcome"] == "not_assessable":
         _complain(first_sentence(document))
         raise typer.Exit(1)
+
+
+@app.command()
+def simulate(
+    plan: Annotated[Path, typer.Argument(exists=True, readable=True, help="The plan's plan.json, or its folder.")],
+    *,
+    out: Annotated[Path, typer.Option(help="The result folder; it appears whole or not at all.")],
+    baseline: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, readable=True, help="The scan that the plan was made on."),
+    ] = None,
+    isotherm_c: Annotated[
+        float | None, typer.Option(help="Where the zone of a cryoablation ends, -80 to 0 °C; else as configured (-20).")
+    ] = None,
+    spacing_mm: Annotated[float, typer.Option(help="Width of the cells, 0.4 to 3 mm.")] = 1.0,
+    uniform: Annotated[bool, typer.Option("--uniform", help="Take all tissue to be the organ.")] = False,
+    no_spread: Annotated[
+        bool, typer.Option("--no-spread", help="Do not look how far tissue and devices may move the zone.")
+    ] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate the ablation zone of a plan from its applicators and protocol."""
+    from dicom_node.settings import load_settings
+    from dicom_node.simulating import Wishes, simulate_files, simulation_settings
+
+    wishes = Wishes(isotherm_c, spacing_mm, by_tissue=not uniform, with_spread=not no_spread)
+    site = load_settings(config).simulation
+    try:
+        simulation_settings(site, wishes)
+    except ValueError as problem:
+        key = str(problem).split(maxsplit=1)[0].replace("_", "-")
+        raise typer.BadParameter(str(problem), param_hint=f"--{key}") from None
+    with stages() as progress:
+        document = simulate_files(
+            plan / "plan.json" if plan.is_dir() else plan,
+            baseline=None if baseline is None else _files(baseline),
+            out=out,
+            site=site,
+            wishes=wishes,
+            progress=progress,
+        )
+    typer.echo(json.dumps(document, indent=2) if as_json else simulated_lines(document, out))
 
 
 @app.command()

@@ -25,6 +25,7 @@ NON_ENHANCING_LESION = Code("C81175", "NCIt", "Non-Enhancing Lesion")  # CID 715
 ENHANCING_LESION = Code("C113842", "NCIt", "Enhancing Lesion")  # CID 7159
 TUMOR_RECURRENCE = Code("25173007", "SCT", "Recurrence of tumor")  # CID 6146
 ABLATION_ZONE = Code("ABLZONE", PRIVATE_SCHEME, "Ablation zone")
+SIMULATION = Code("SIMULAT", PRIVATE_SCHEME, "Simulation of heat transfer in tissue")  # CID 7162 has none
 INDEX_TUMOR = Code("INDEXTUM", PRIVATE_SCHEME, "Index tumor mapped onto follow-up")
 UNCOVERED_TUMOR = Code("UNCOVTUM", PRIVATE_SCHEME, "Index tumor outside ablation zone")
 

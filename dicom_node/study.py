@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from pipeline.assessment import Reason
-from pipeline.case import Case
+from pipeline.case import Case, Plan
+from pipeline.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,33 @@ class SeriesChoice:
     """One plain sentence."""
     considered: tuple[str, ...] = ()
     """One line for every other series or acquisition: what it is and why it was not taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class SourceImages:
+    """What a result refers to as its images. headers: without pixel data, as `StudyCase.source_images`; geometry: of
+    the volume read from them; match_grid: as `StudyCase.sources_match_grid`."""
+
+    headers: tuple[Dataset, ...]
+    geometry: Geometry
+    match_grid: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedStudy:
+    """A plan and the DICOM identity of its baseline, without any follow-up.
+
+    sources: the baseline's images, None where nothing says which they are; has_baseline: False where an empty grid
+    stands for the baseline scan.
+    """
+
+    plan: Plan
+    patient_id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sources: SourceImages | None
+    has_baseline: bool
+    notes: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,3 +71,8 @@ class StudyCase:
     sources_match_grid: bool = True
     notes: tuple[Reason, ...] = ()
     """Repairs made while decoding, and facts about the input that a reader should know."""
+
+    @property
+    def sources(self) -> SourceImages:
+        """The follow-up's images."""
+        return SourceImages(self.source_images, self.case.followup.volume.geometry, self.sources_match_grid)

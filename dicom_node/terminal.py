@@ -36,6 +36,34 @@ def verdict(document: Mapping[str, Any], out: Path) -> str:
     return "\n".join(lines)
 
 
+def simulated_lines(document: Mapping[str, Any], out: Path) -> str:
+    """A plan's simulated zones in a few lines for a terminal."""
+    lines = [f"simulated  (plan {document['plan_id']}, {document['energy']})"]
+    for lesion in document["lesions"]:
+        zone, spread = lesion["edges"][0], lesion["spread"]
+        of_volume = "" if spread is None else " ({:.1f} to {:.1f} ml)".format(*spread["volume_ml"])
+        size = f"{zone['diameter_mm']:.0f} mm across, {zone['length_mm']:.0f} mm long"
+        volume = zone["volume_ml_after_cycle"][-1]
+        lines.append(f"  {lesion['lesion_id']}: zone {zone['name']}: {volume:.1f} ml{of_volume}, {size}")
+        margin = zone["minimal_margin_mm"]
+        if margin is None:
+            lines.append("    no margin: there is no zone")
+        else:
+            of_margin = spread and spread["minimal_margin_mm"]
+            between = "" if not of_margin else " ({:.1f} to {:.1f} mm)".format(*of_margin)
+            lines.append(
+                f"    planned minimal margin {margin:.1f} mm{between}, required {lesion['required_margin_mm']:.1f} mm; "
+                f"covers {100 * zone['covered_fraction']:.0f} % of the tumor"
+            )
+        if overlap := lesion["simulated_zone_of_plan"]:
+            lines.append(f"    the plan's own zone: {overlap['volume_ml']:.1f} ml, Dice {overlap['dice']:.2f}")
+        lines += [f"    {reason['text']}" for reason in lesion["reasons"]]
+        lines.append(f"    look at {out / 'images' / (lesion['files'] + '.png')}")
+    lines += [f"  {reason['text']}" for reason in document["reasons"]]
+    lines += [f"  results: {out}", NOT_FOR_DIAGNOSIS]
+    return "\n".join(lines)
+
+
 def plan_line(plan: RegisteredPlan, change: PlanChange) -> str:
     """What became of a plan that was added."""
     more = {

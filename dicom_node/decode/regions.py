@@ -23,7 +23,7 @@ from dicom_node.decode.region_ref import RegionRef, Threshold
 from dicom_node.decode.segment import SEGMENTATION_CLASSES, segment_voxels
 from dicom_node.decode.temperature_map import TEMPERATURE_CLASSES, check_celsius, read_temperature
 from dicom_node.refusal import Refused
-from pipeline.geometry import Geometry
+from pipeline.geometry import FloatArray, Geometry
 from pipeline.volume import Mask
 
 _Grid = tuple[NDArray[np.bool_], Geometry]
@@ -63,18 +63,27 @@ def read_region(ref: RegionRef, source: RegionSource, baseline: Geometry) -> Mas
 def check_region(ref: RegionRef, source: RegionSource) -> None:
     """Raises Refused as `read_region` does, for all that can be told without the baseline: not whether it lies in
     its frame and its scan."""
+    region_box(ref, source)
+
+
+def region_box(ref: RegionRef, source: RegionSource) -> FloatArray:
+    """(2, 3) LPS, least and greatest coordinates of the region in its own frame. Raises Refused as `check_region`."""
     with _reading(ref):
         if ref.roi_number is not None:
-            found = bool(contours_of(_object(ref, source), ref.roi_number, ref.key))
-        elif ref.threshold is not None:
-            level, _ = _level(ref, ref.threshold, source, "")
-            found = bool((level >= 0).any())
-        elif ref.path is not None:
-            found = bool(_nifti(ref, source.folder, "")[0].any())
+            contours = contours_of(_object(ref, source), ref.roi_number, ref.key)
+            points = np.concatenate([contour.points for contour in contours]) if contours else np.zeros((0, 3))
         else:
-            found = bool(segment_voxels(_object(ref, source), int(ref.segment_number or 0), ref.key)[0].any())
-    if not found:
+            if ref.threshold is not None:
+                level, geometry = _level(ref, ref.threshold, source, "")
+                voxels = np.asarray(level >= 0)
+            elif ref.path is not None:
+                voxels, geometry = _nifti(ref, source.folder, "")
+            else:
+                voxels, geometry = segment_voxels(_object(ref, source), int(ref.segment_number or 0), ref.key)
+            points = _corners(voxels, geometry) if voxels.any() else np.zeros((0, 3))
+    if not len(points):
         raise _empty(ref)
+    return np.array([points.min(axis=0), points.max(axis=0)])
 
 
 def region_file(ref: RegionRef, source: RegionSource) -> Path:
@@ -161,11 +170,16 @@ def _carried(
     frames = Frames(geometry.frame_uid, baseline_frame_uid)
     if frames.are_one:
         return geometry
+    carry = baseline_from_region(source.registrations, frames, _corners(voxels, geometry), key)
+    return Geometry(geometry.shape, carry @ geometry.lps_from_index, baseline_frame_uid)
+
+
+def _corners(voxels: NDArray[np.bool_], geometry: Geometry) -> FloatArray:
+    """(8, 3) LPS corners of the region's box; of the whole grid where nothing is drawn."""
     found = ndimage.find_objects(voxels.astype(np.uint8))
     box = found[0] if found else tuple(slice(0, n) for n in voxels.shape)
     corners = np.stack(np.meshgrid(*([s.start, s.stop - 1] for s in box), indexing="ij"), -1).reshape(-1, 3)
-    carry = baseline_from_region(source.registrations, frames, geometry.lps_of(corners), key)
-    return Geometry(geometry.shape, carry @ geometry.lps_from_index, baseline_frame_uid)
+    return geometry.lps_of(corners)
 
 
 def _level(

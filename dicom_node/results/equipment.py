@@ -31,14 +31,16 @@ def private_scheme() -> CodingSchemeIdentificationItem:
     )
 
 
-def processing_equipment(identifiers: Identifiers) -> hd.ContributingEquipment:
+def processing_equipment(
+    identifiers: Identifiers, contribution: str = "Registration, segmentation and margin measurement"
+) -> hd.ContributingEquipment:
     """This software as the equipment that processed the images (IHE AI Results wants it with its device UID)."""
     item = hd.ContributingEquipment(
         MANUFACTURER,
         codes.PROCESSING_EQUIPMENT,
         manufacturer_model_name=MODEL,
         software_versions=identifiers.software_version,
-        contribution_description="Registration, segmentation and margin measurement",
+        contribution_description=contribution,
     )
     item.DeviceUID = identifiers.device_uid
     return item

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -16,8 +16,9 @@ from dicom_node.results.record import software_version
 from dicom_node.study import StudyCase
 from dicom_node.uids import derived_uid
 from pipeline.assessment import Assessment
+from pipeline.volume import Mask
 
-Kind = Literal["segmentation", "report", "capture", "document"]
+Kind = Literal["segmentation", "report", "capture", "document", "simulation"]
 
 MANUFACTURER = "Marginwatch"
 MODEL = "Marginwatch"
@@ -28,6 +29,7 @@ SERIES: dict[Kind, tuple[int, str]] = {
     "report": (9102, "Marginwatch measurements"),
     "capture": (9103, "Marginwatch pictures, not for primary diagnosis"),
     "document": (9104, "Marginwatch report, not for primary diagnosis"),
+    "simulation": (9105, "Marginwatch simulated ablation zone"),
 }
 
 _NAMESPACE = UUID("6f0d1b5e-6a0c-5b1e-9d53-3c1f0e2a7b94")
@@ -81,8 +83,13 @@ def identifiers_of(
 
 
 def _content_sha256(assessment: Assessment, document: Mapping[str, Any]) -> str:
+    masks = [mask for lesion in assessment.lesions for mask in (lesion.zone, lesion.tumor, lesion.uncovered)]
+    return content_sha256(document, masks)
+
+
+def content_sha256(document: Mapping[str, Any], masks: Iterable[Mask | None]) -> str:
+    """The hash of an answer: its document and its regions."""
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
-    for lesion in assessment.lesions:
-        for mask in (lesion.zone, lesion.tumor, lesion.uncovered):
-            digest.update(b"-" if mask is None else np.packbits(mask.voxels).tobytes())
+    for mask in masks:
+        digest.update(b"-" if mask is None else np.packbits(mask.voxels).tobytes())
     return digest.hexdigest()

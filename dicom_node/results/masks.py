@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -34,13 +35,14 @@ def _write(path: Path, masks: Sequence[Mask | None], followup: Geometry) -> None
         if not mask.geometry.same_grid(followup):
             raise GeometryMismatch(f"a region for {path.name} is not on the follow-up's grid")
         labels[mask.voxels] = min(number, 255)
-    image = nib.Nifti1Image(_ijk(labels), ras_affine(followup.lps_from_index))
+    write_nifti(path, labels, followup)
+
+
+def write_nifti(path: Path, values: NDArray[Any], geometry: Geometry) -> None:
+    """Writes ``[k, j, i]`` values as a NIfTI file, compressed where its name says so."""
+    image = nib.Nifti1Image(values.transpose(2, 1, 0), ras_affine(geometry.lps_from_index))
     image.header.set_xyzt_units("mm")
     image.set_sform(image.affine, code="scanner")
     image.set_qform(image.affine, code="scanner")
     with Opener(str(path), "wb", compresslevel=1) as stream:
         image.to_stream(stream.fobj)
-
-
-def _ijk(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return labels.transpose(2, 1, 0)

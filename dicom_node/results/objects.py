@@ -33,7 +33,7 @@ def write_objects(assessment: Assessment, study: StudyCase, identifiers: Identif
 
     segments = segments_of(assessment.lesions)
     middle = case.followup.volume.voxels.shape[0] // 2
-    heads = source_heads(study, slices_of(segments) if segments else (middle, middle + 1))
+    heads = source_heads(study.sources, slices_of(segments) if segments else (middle, middle + 1))
     segmented = segmentation(segments, heads, organ, identifiers) if segments else None
     setting = Setting(case.plan, days, study.series_instance_uid, segmented, segments, identifiers)
     made: dict[str, Dataset] = {} if segmented is None else {"segmentation": segmented}

@@ -26,7 +26,7 @@ from pipeline.assessment import LesionAssessment
 _SIDE_PX, _HEADER_PX, _FOOTER_PX = 840, 52, 84
 _DPI = 120
 DASHES = (0, (3, 1.6))
-_GROUND, _INK, _QUIET = "#0d0f12", "#f2f4f7", "#a8b0ba"
+GROUND, INK, QUIET = "#0d0f12", "#f2f4f7", "#a8b0ba"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,22 +47,36 @@ def write_pictures(pictures: Sequence[Picture], folder: Path) -> None:
     """Writes `images/*.png`."""
     folder.mkdir(exist_ok=True)
     for picture in pictures:
-        Image.fromarray(picture.rgb).save(folder / f"{picture.name}.png", compress_level=2)
+        save_picture(picture.rgb, folder / f"{picture.name}.png")
+
+
+def save_picture(rgb: NDArray[np.uint8], path: Path) -> None:
+    """Writes one PNG."""
+    Image.fromarray(rgb).save(path, compress_level=2)
 
 
 def draw(axes: Axes, plane: Plane, lesion: LesionAssessment, *, scale: float = 1.0) -> None:
     """Draws image, outlines, letters, scale bar and the point to look at. scale: of line widths and letters."""
+    draw_image(axes, plane, scale=scale)
+    _draw_regions(axes, plane, scale)
+    focus = focus_of(lesion)
+    if focus is not None:
+        _draw_mark(axes, plane, focus, scale)
+
+
+def draw_image(axes: Axes, plane: Plane, *, scale: float = 1.0) -> None:
+    """Draws image, letters, window and scale bar."""
     side = plane.side_mm
     rgb = np.broadcast_to(plane.gray[..., None], (*plane.gray.shape, 3))
     axes.imshow(rgb, extent=(0, side, side, 0), interpolation="bilinear", zorder=0)
-    _draw_regions(axes, plane, scale)
     halo = [Stroke(linewidth=2.6 * scale, foreground="black"), Normal()]
     letters: dict[str, Any] = {
         "size": 12 * scale,
-        "color": _INK,
+        "color": INK,
         "weight": "bold",
         "path_effects": halo,
         "clip_on": True,
+        "zorder": 5,
     }
     left, right, top, bottom = tuple(plane.letters)
     rim = 0.022 * side
@@ -73,11 +87,27 @@ def draw(axes: Axes, plane: Plane, lesion: LesionAssessment, *, scale: float = 1
     window = {**letters, "size": 8 * scale, "weight": "normal"}
     axes.text(rim, side - rim, plane.window, ha="left", va="bottom", **window)
     _draw_scale(axes, side, scale)
-    focus = focus_of(lesion)
-    if focus is not None:
-        _draw_mark(axes, plane, focus, scale)
     axes.set(xlim=(0, side), ylim=(side, 0), aspect="equal")
     axes.set_axis_off()
+
+
+def draw_outline(axes: Axes, plane: Plane, name: str, color: str, *, style: Any = "solid", scale: float = 1.0) -> None:
+    """Draws the edge of one of the plane's regions, where it is seen in the plane."""
+    signed = plane.signed_mm.get(name)
+    if signed is None or not signed.max() > 0 > signed.min():
+        return
+    centers = centers_of(plane)
+    # a dark line below the colored one keeps it visible on bright and dark tissue alike
+    dark = {"colors": "black", "linewidths": 3.4 * scale, "alpha": 0.55, "zorder": 3}
+    bright = {"colors": color, "linewidths": 1.9 * scale, "linestyles": [style], "zorder": 4}
+    for look in (dark, bright):
+        axes.contour(centers, centers, signed, levels=[0.0], **look)
+
+
+def centers_of(plane: Plane) -> NDArray[np.float64]:
+    """(m,) millimetres from the upper left corner to the middle of each value of an outline, both ways."""
+    pixels = next(iter(plane.signed_mm.values())).shape[0]
+    return np.asarray((np.arange(pixels) + 0.5) * (plane.side_mm / pixels))
 
 
 def legend_handles(lesion: LesionAssessment, scale: float = 1.0) -> list[Line2D | Patch]:
@@ -94,32 +124,19 @@ def legend_handles(lesion: LesionAssessment, scale: float = 1.0) -> list[Line2D 
 
 
 def _draw_regions(axes: Axes, plane: Plane, scale: float) -> None:
-    def visible(region: Region) -> bool:
-        return region in plane.signed_mm and bool(plane.signed_mm[region].max() > 0)
-
-    if not plane.signed_mm:
-        return
-    pixels = next(iter(plane.signed_mm.values())).shape[0]
-    centers = (np.arange(pixels) + 0.5) * (plane.side_mm / pixels)
-    if visible("uncovered"):
-        signed = plane.signed_mm["uncovered"]
-        color = LOOKS["uncovered"].color
-        axes.contourf(centers, centers, signed, levels=[0.0, np.inf], colors=[color], alpha=0.62, zorder=2)
+    uncovered = plane.signed_mm.get("uncovered")
+    if uncovered is not None and uncovered.max() > 0:
+        centers, color = centers_of(plane), LOOKS["uncovered"].color
+        axes.contourf(centers, centers, uncovered, levels=[0.0, np.inf], colors=[color], alpha=0.62, zorder=2)
     styles: dict[Region, Any] = {"zone": "solid", "tumor": DASHES}
     for region, style in styles.items():
-        if not visible(region):
-            continue
-        # a dark line below the colored one keeps it visible on bright and dark tissue alike
-        dark = {"colors": "black", "linewidths": 3.4 * scale, "alpha": 0.55, "zorder": 3}
-        bright = {"colors": LOOKS[region].color, "linewidths": 1.9 * scale, "linestyles": [style], "zorder": 4}
-        for look in (dark, bright):
-            axes.contour(centers, centers, plane.signed_mm[region], levels=[0.0], **look)
+        draw_outline(axes, plane, region, LOOKS[region].color, style=style, scale=scale)
 
 
 def _draw_scale(axes: Axes, side: float, scale: float) -> None:
     length = 10.0 if side < 60 else 20.0 if side < 160 else 50.0
     x, y = side * 0.955, side * 0.94
-    for color, width in (("black", 5.0), (_INK, 2.4)):
+    for color, width in (("black", 5.0), (INK, 2.4)):
         axes.plot([x - length, x], [y, y], color=color, lw=width * scale, solid_capstyle="butt", zorder=6)
     halo = [Stroke(linewidth=2.4 * scale, foreground="black"), Normal()]
     label = f"{length:.0f} mm"
@@ -130,7 +147,7 @@ def _draw_scale(axes: Axes, side: float, scale: float) -> None:
         ha="center",
         va="bottom",
         size=9 * scale,
-        color=_INK,
+        color=INK,
         path_effects=halo,
         zorder=6,
     )
@@ -172,13 +189,13 @@ def _draw_mark(axes: Axes, plane: Plane, focus: Focus, scale: float) -> None:
 
 def _rendered(lesion: LesionAssessment, plane: Plane, days: int) -> NDArray[np.uint8]:
     height = _HEADER_PX + _SIDE_PX + _FOOTER_PX
-    figure = Figure(figsize=(_SIDE_PX / _DPI, height / _DPI), dpi=_DPI, facecolor=_GROUND)
+    figure = Figure(figsize=(_SIDE_PX / _DPI, height / _DPI), dpi=_DPI, facecolor=GROUND)
     canvas = FigureCanvasAgg(figure)
     draw(figure.add_axes((0, _FOOTER_PX / height, 1, _SIDE_PX / height)), plane, lesion)
     top = 1 - _HEADER_PX / height / 2
-    figure.text(0.022, top, f"Lesion {lesion.lesion_id}", color=_INK, size=13, weight="bold", va="center")
-    figure.text(0.5, top, f"{plane.name}, {plane.place}", color=_INK, size=11, ha="center", va="center")
-    figure.text(0.978, top, f"{days} days after ablation", color=_INK, size=11, ha="right", va="center")
+    figure.text(0.022, top, f"Lesion {lesion.lesion_id}", color=INK, size=13, weight="bold", va="center")
+    figure.text(0.5, top, f"{plane.name}, {plane.place}", color=INK, size=11, ha="center", va="center")
+    figure.text(0.978, top, f"{days} days after ablation", color=INK, size=11, ha="right", va="center")
     handles = legend_handles(lesion)
     if handles:
         figure.legend(
@@ -187,11 +204,11 @@ def _rendered(lesion: LesionAssessment, plane: Plane, days: int) -> NDArray[np.u
             bbox_to_anchor=(0.5, 0.66 * _FOOTER_PX / height),
             ncols=3,
             frameon=False,
-            labelcolor=_INK,
+            labelcolor=INK,
             fontsize=10.5,
             handlelength=2.4,
             columnspacing=2.6,
         )
-    figure.text(0.5, 0.24 * _FOOTER_PX / height, RADIOLOGIST_DECIDES, color=_QUIET, size=9, ha="center", va="center")
+    figure.text(0.5, 0.24 * _FOOTER_PX / height, RADIOLOGIST_DECIDES, color=QUIET, size=9, ha="center", va="center")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -7,7 +7,7 @@ millimetres; so every picture has the true proportions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from dicom_node.results.legend import Region
 from pipeline.assessment import LesionAssessment
 from pipeline.case import FollowUp, Organ
 from pipeline.geometry import FloatArray
+from pipeline.surface import Level
 from pipeline.volume import Mask, Volume, signed_distance_mm
 
 PlaneName = Literal["axial", "coronal", "sagittal"]
@@ -52,18 +53,25 @@ _SOFT_TISSUE_HU = (-50.0, 400.0)
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """One square picture. gray: uint8 (n, n); signed_mm: (m, m) distance to each region's edge, positive inside.
+    """One square picture. gray: uint8 (n, n); signed_mm: (m, m) of each region, positive inside, the edge at zero.
 
     marked_mm: the point to look at, from the upper left corner, to the right and down; None where there is none.
     """
 
     name: PlaneName
     gray: NDArray[np.uint8]
-    signed_mm: Mapping[Region, NDArray[np.float32]]
-    side_mm: float
-    place: str
+    signed_mm: Mapping[str, NDArray[np.float32]]
+    cut: Cut
     window: str
     marked_mm: tuple[float, float] | None
+
+    @property
+    def side_mm(self) -> float:
+        return self.cut.side
+
+    @property
+    def place(self) -> str:
+        return self.cut.place
 
     @property
     def letters(self) -> str:
@@ -82,20 +90,35 @@ def planes_of(lesion: LesionAssessment, followup: FollowUp, organ: Organ) -> tup
             regions[name] = _cropped(mask)
     focus = focus_of(lesion)
     point, center, side = _frame(focus, regions, volume)
-    distances = {name: (part, _smooth_distance_mm(part)) for name, part in regions.items()}
-    cuts = [_Cut(name, point, center, side) for name in _VIEWS]
+    levels: dict[str, Level] = {name: Level(_smooth_distance_mm(part), part.geometry) for name, part in regions.items()}
+    planes = planes_through(volume, organ, levels, [Cut(name, point, center, side) for name in _VIEWS])
+    return tuple(
+        replace(
+            plane,
+            signed_mm=_with_uncovered(plane.signed_mm),
+            marked_mm=None if focus is None else plane.cut.in_picture(point),
+        )
+        for plane in planes
+    )
+
+
+def planes_around(volume: Volume, organ: Organ, levels: Mapping[str, Level], held: FloatArray) -> tuple[Plane, ...]:
+    """Axial, coronal and sagittal plane through the first of (n, 3) points, wide enough for all of them.
+
+    levels: what to outline, each outside its grid taken to go on as at its border.
+    """
+    low, high = held.min(axis=0), held.max(axis=0)
+    side = max(_LEAST_SIDE_MM, float((high - low).max()) + _AROUND_MM)
+    return planes_through(volume, organ, levels, [Cut(name, held[0], (low + high) / 2, side) for name in _VIEWS])
+
+
+def planes_through(volume: Volume, organ: Organ, levels: Mapping[str, Level], cuts: Sequence[Cut]) -> tuple[Plane, ...]:
+    """The image and the levels in each of the cuts, all with one window."""
     values = [_sampled(volume.voxels, volume.geometry.index_of(cut.points(_PIXELS)), np.nan) for cut in cuts]
     window = _window(values, volume, organ)
+    told = f"W {window[1] - window[0]:.0f}  L {sum(window) / 2:.0f}"
     return tuple(
-        Plane(
-            cut.name,
-            _gray(shown, *window),
-            _outlines(distances, cut),
-            side,
-            cut.place,
-            f"W {window[1] - window[0]:.0f}  L {sum(window) / 2:.0f}",
-            None if focus is None else cut.in_picture(point),
-        )
+        Plane(cut.name, _gray(shown, *window), _outlines(levels, cut), cut, told, None)
         for cut, shown in zip(cuts, values, strict=True)
     )
 
@@ -118,7 +141,7 @@ def _frame(focus: Focus | None, regions: Mapping[Region, Mask], volume: Volume) 
 
 
 @dataclass(frozen=True, eq=False)
-class _Cut:
+class Cut:
     """A square in space: through `point`, centered as near to `center` as its plane allows."""
 
     name: PlaneName
@@ -149,18 +172,23 @@ class _Cut:
         return float(offset @ right) + self.side / 2, float(offset @ down) + self.side / 2
 
 
-def _outlines(
-    distances: Mapping[Region, tuple[Mask, NDArray[np.float32]]], cut: _Cut
-) -> dict[Region, NDArray[np.float32]]:
+def outline_of(mask: Mask) -> Level:
+    """What to draw the edge of a region by, without the steps of its voxels."""
+    part = _cropped(mask)
+    return Level(_smooth_distance_mm(part), part.geometry)
+
+
+def _outlines(levels: Mapping[str, Level], cut: Cut) -> dict[str, NDArray[np.float32]]:
     points = cut.points(_OUTLINE_PIXELS)
-    found = {
-        region: _sampled(signed, part.geometry.index_of(points), None) for region, (part, signed) in distances.items()
-    }
-    if len(found) == 3:
-        # between the two outlines as drawn, wherever the mask says that tumor is uncovered
-        between = np.minimum(found["tumor"], -found["zone"])
-        found["uncovered"] = np.asarray(np.minimum(between, found["uncovered"] + 1.5), np.float32)
-    return found
+    return {name: _sampled(level.values, level.grid.index_of(points), None) for name, level in levels.items()}
+
+
+def _with_uncovered(found: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+    if len(found) < 3:
+        return found
+    # between the two outlines as drawn, wherever the mask says that tumor is uncovered
+    between = np.minimum(found["tumor"], -found["zone"])
+    return {**found, "uncovered": np.asarray(np.minimum(between, found["uncovered"] + 1.5), np.float32)}
 
 
 def _smooth_distance_mm(mask: Mask) -> NDArray[np.float32]:

@@ -46,12 +46,12 @@ def record_of(
         "energy": study.case.plan.energy,
         "outcome": assessment.outcome,
         "needs_review": assessment.needs_review,
-        "reasons": _reasons(assessment.reasons),
+        "reasons": reasons_record(assessment.reasons),
         "registration": {
             "accepted": quality.accepted,
             "expected_error_mm": quality.expected_error_mm,
             "minimum_jacobian": quality.minimum_jacobian,
-            "reasons": _reasons(quality.reasons),
+            "reasons": reasons_record(quality.reasons),
         },
         "lesions": [_lesion(lesion) for lesion in assessment.lesions],
         "series_choice": {
@@ -61,7 +61,7 @@ def record_of(
             "reason": study.choice.reason,
             "considered": list(study.choice.considered),
         },
-        "notes": _reasons(study.notes),
+        "notes": reasons_record(study.notes),
         "baseline": {
             "study_instance_uid": study.baseline_study_instance_uid,
             "series_instance_uid": study.baseline_series_instance_uid,
@@ -72,8 +72,13 @@ def record_of(
             "settings_sha256": settings_sha256(settings),
         },
     }
-    finite: dict[str, Any] = _finite(document)
-    return finite
+    return finite(document)
+
+
+def finite(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The same document with numpy scalars as plain numbers, six decimals, and null for what is not a number."""
+    found: dict[str, Any] = _finite(dict(document))
+    return found
 
 
 def settings_sha256(settings: Mapping[str, Any]) -> str:
@@ -82,7 +87,8 @@ def settings_sha256(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _reasons(reasons: Sequence[Reason]) -> list[dict[str, str]]:
+def reasons_record(reasons: Sequence[Reason]) -> list[dict[str, str]]:
+    """Reasons as they stand in a document."""
     return [{"code": reason.code, "text": reason.text} for reason in reasons]
 
 
@@ -91,7 +97,7 @@ def _lesion(lesion: LesionAssessment) -> dict[str, Any]:
     return {
         "lesion_id": lesion.lesion_id,
         "outcome": lesion.outcome,
-        "reasons": _reasons(lesion.reasons),
+        "reasons": reasons_record(lesion.reasons),
         "required_margin_mm": lesion.required_margin_mm,
         **_margin(lesion.margin),
         "registration_error_mm": _error(lesion.registration_error),

@@ -17,8 +17,8 @@ from pydicom.sr.coding import Code
 
 from dicom_node import codes
 from dicom_node.results.equipment import maker, private_scheme, processing_equipment, stamp
-from dicom_node.results.identifiers import MODEL, SERIES, Identifiers
-from dicom_node.results.legend import LOOKS, Region
+from dicom_node.results.identifiers import MODEL, SERIES, Identifiers, Kind
+from dicom_node.results.legend import LOOKS, Look, Region
 from pipeline.assessment import LesionAssessment
 from pipeline.case import Organ
 from pipeline.geometry import Geometry
@@ -34,12 +34,34 @@ _TYPES: dict[Region, tuple[Code, Code]] = {
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """One segment: its number in the object, and what it shows."""
+    """One segment: its number in the object, and what it shows. look: where it is not called and colored as its region
+    is elsewhere."""
 
     number: int
     lesion_id: str
     region: Region
     mask: Mask
+    look: Look | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """How segments came about: the kind of object, the algorithm's name and family, and what is told of the making."""
+
+    kind: Kind
+    content_label: str
+    algorithm: str
+    family: Code
+    contribution: str
+
+
+FOLLOW_UP = Made(
+    "segmentation",
+    "ABLATION_ZONE",
+    MODEL,
+    public.DCM.ArtificialIntelligence,
+    "Registration, segmentation and margin measurement",
+)
 
 
 def segments_of(lesions: Sequence[LesionAssessment]) -> tuple[Segment, ...]:
@@ -54,13 +76,17 @@ def segments_of(lesions: Sequence[LesionAssessment]) -> tuple[Segment, ...]:
 
 
 def segmentation(
-    segments: Sequence[Segment], heads: Sequence[Dataset], organ: Organ, identifiers: Identifiers
+    segments: Sequence[Segment],
+    heads: Sequence[Dataset],
+    organ: Organ,
+    identifiers: Identifiers,
+    made_by: Made = FOLLOW_UP,
 ) -> hd.seg.Segmentation:
-    """The Segmentation object on the follow-up's grid; slices without any region are left out.
+    """The Segmentation object on the segments' one grid; slices without any region are left out.
 
     heads: from `source_heads`. A frame names its source image where one lies in the same place.
     """
-    series_number, description = SERIES["segmentation"]
+    series_number, description = SERIES[made_by.kind]
     pixels, grid = _stack(segments)
     made = hd.seg.Segmentation(
         source_images=heads,
@@ -72,20 +98,20 @@ def segmentation(
             channels={"SegmentNumber": [segment.number for segment in segments]},
         ),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[_description(segment, organ, identifiers) for segment in segments],
-        series_instance_uid=identifiers.series_uid("segmentation"),
+        segment_descriptions=[_description(segment, organ, identifiers, made_by) for segment in segments],
+        series_instance_uid=identifiers.series_uid(made_by.kind),
         series_number=series_number,
-        sop_instance_uid=identifiers.instance_uid("segmentation"),
+        sop_instance_uid=identifiers.instance_uid(made_by.kind),
         instance_number=1,
         **maker(identifiers),
-        content_label="ABLATION_ZONE",
+        content_label=made_by.content_label,
         content_description=description,
         series_description=description,
         content_date=identifiers.created.date(),
         content_time=identifiers.created.time(),
         specific_character_set="ISO_IR 192",
         coding_schemes=[private_scheme()],
-        contributing_equipment=[processing_equipment(identifiers)],
+        contributing_equipment=[processing_equipment(identifiers, made_by.contribution)],
         omit_empty_frames=True,
     )
     stamp(made, heads[0], identifiers)
@@ -106,16 +132,16 @@ def _stack(segments: Sequence[Segment]) -> tuple[NDArray[np.uint8], Geometry]:
     return stack, grid.crop((first, 0, 0), (last, *grid.shape[1:]))
 
 
-def _description(segment: Segment, organ: Organ, identifiers: Identifiers) -> hd.seg.SegmentDescription:
+def _description(segment: Segment, organ: Organ, identifiers: Identifiers, made_by: Made) -> hd.seg.SegmentDescription:
     kind, modifier = _TYPES[segment.region]
-    look = LOOKS[segment.region]
+    look = segment.look or Look(LOOKS[segment.region].label.lower(), LOOKS[segment.region].color)
     described = hd.seg.SegmentDescription(
         segment.number,
-        f"{segment.lesion_id} {look.label.lower()}"[:64],
+        f"{segment.lesion_id} {look.label}"[:64],
         codes.ABNORMAL_STRUCTURE,
         kind,
         hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        hd.AlgorithmIdentificationSequence(MODEL, public.DCM.ArtificialIntelligence, identifiers.software_version),
+        hd.AlgorithmIdentificationSequence(made_by.algorithm, made_by.family, identifiers.software_version),
         tracking_uid=identifiers.tracking_uid(segment.lesion_id),
         tracking_id=segment.lesion_id,
         anatomic_regions=[codes.ORGANS[organ]],

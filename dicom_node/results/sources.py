@@ -11,7 +11,7 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, TM
 
-from dicom_node.study import StudyCase
+from dicom_node.study import SourceImages
 from pipeline.geometry import FloatArray, Geometry
 
 #: Patient and study attributes that the results share with the scan (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2).
@@ -55,41 +55,41 @@ def patient_and_study(source: Dataset) -> Dataset:
     return head
 
 
-def source_heads(study: StudyCase, slices: tuple[int, int] | None = None) -> tuple[Dataset, ...]:
+def source_heads(sources: SourceImages, slices: tuple[int, int] | None = None) -> tuple[Dataset, ...]:
     """The source images without pixels, as highdicom wants them; those of a range of slices where one is given.
 
     Where the volume's slices are the source images, each head carries exactly the volume's position and orientation,
     so that rounding in the headers cannot part a mask from its image.
     """
-    geometry = study.case.followup.volume.geometry
-    shared = patient_and_study(study.source_images[0])
-    matched = is_matched(study)
-    multiframe = int(study.source_images[0].get("NumberOfFrames") or 1) > 1
-    chosen = range(*slices) if slices is not None and matched and not multiframe else range(len(study.source_images))
+    geometry, headers = sources.geometry, sources.headers
+    shared = patient_and_study(headers[0])
+    matched = is_matched(sources)
+    multiframe = int(headers[0].get("NumberOfFrames") or 1) > 1
+    chosen = range(*slices) if slices is not None and matched and not multiframe else range(len(headers))
     heads = []
     for k in chosen:
-        source = study.source_images[k]
+        source = headers[k]
         head = _image_head(source, shared, geometry.frame_uid)
         if multiframe:
             _add_frames(head, source, geometry)
         else:
-            head.update(_plane(geometry, k) if matched else _own_plane(source, study.source_images[0], geometry))
+            head.update(_plane(geometry, k) if matched else _own_plane(source, headers[0], geometry))
         heads.append(head)
     return tuple(heads)
 
 
-def is_matched(study: StudyCase) -> bool:
+def is_matched(sources: SourceImages) -> bool:
     """Whether each slice of the volume is one source image, at the place that its header says."""
-    volume, sources = study.case.followup.volume, study.source_images
-    if not study.sources_match_grid or (sources[0].get("Rows"), sources[0].get("Columns")) != volume.voxels.shape[1:]:
+    geometry, headers = sources.geometry, sources.headers
+    if not sources.match_grid or (headers[0].get("Rows"), headers[0].get("Columns")) != geometry.shape[1:]:
         return False
-    if len(sources) == 1 and int(sources[0].get("NumberOfFrames") or 1) > 1:
+    if len(headers) == 1 and int(headers[0].get("NumberOfFrames") or 1) > 1:
         return True
-    if len(sources) != volume.voxels.shape[0]:
+    if len(headers) != geometry.shape[0]:
         return False
-    said = np.array([source.get("ImagePositionPatient", (np.nan,) * 3) for source in sources], float)
-    index = np.stack([np.arange(len(sources)), np.zeros(len(sources)), np.zeros(len(sources))], axis=-1)
-    return bool(np.abs(said - volume.geometry.lps_of(index)).max() < _SLICE_TOLERANCE_MM)
+    said = np.array([header.get("ImagePositionPatient", (np.nan,) * 3) for header in headers], float)
+    index = np.stack([np.arange(len(headers)), np.zeros(len(headers)), np.zeros(len(headers))], axis=-1)
+    return bool(np.abs(said - geometry.lps_of(index)).max() < _SLICE_TOLERANCE_MM)
 
 
 def orientation_of(geometry: Geometry) -> list[str]:

@@ -147,7 +147,7 @@ def test_resampled_followup_gets_its_own_geometry(made, write, errors_of):
         header.ImageOrientationPatient = [1, 0, 0, 0, 0.95105652, 0.30901699]
         header.Rows = 90
     study = replace(study, source_images=tilted, sources_match_grid=False)
-    assert not is_matched(study)
+    assert not is_matched(study.sources)
     out, _ = write(assessment, study)
     seg = pydicom.dcmread(out / "dicom" / "segmentation.dcm")
     shared = seg.SharedFunctionalGroupsSequence[0]
@@ -160,14 +160,14 @@ def test_resampled_followup_gets_its_own_geometry(made, write, errors_of):
 
 def test_headers_that_do_not_fit_the_volume_are_not_trusted(made):
     _, study = made.scene("ct_two")
-    assert is_matched(study)
-    assert not is_matched(replace(study, source_images=study.source_images[::-1]))
-    assert not is_matched(replace(study, source_images=study.source_images[1:]))
+    assert is_matched(study.sources)
+    assert not is_matched(replace(study, source_images=study.source_images[::-1]).sources)
+    assert not is_matched(replace(study, source_images=study.source_images[1:]).sources)
 
 
 def test_only_the_slices_asked_for_are_heads(made):
     _, study = made.scene("ct_two")
-    heads = source_heads(study, (5, 9))
+    heads = source_heads(study.sources, (5, 9))
     assert [head.SOPInstanceUID for head in heads] == [s.SOPInstanceUID for s in study.source_images[5:9]]
 
 
