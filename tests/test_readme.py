@@ -20,6 +20,7 @@ from dicom_node.decode.plan import read_plan_file
 from dicom_node.settings import ListenerSettings, load_settings
 from pipeline.assessment import FindingKind
 from pipeline.phantom_stories import STORIES
+from pipeline.simulate.schedule import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,7 +35,7 @@ def commands() -> list[str]:
 
 
 def test_the_readme_has_what_these_tests_look_for() -> None:
-    assert (len(blocks("python")), len(blocks("json")), len(commands())) == (1, 1, 9)
+    assert (len(blocks("python")), len(blocks("json")), len(commands())) == (1, 1, 10)
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("marginwatch")])
@@ -84,6 +85,10 @@ def test_the_outcomes_are_those_of_the_code() -> None:
     assert tuple(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == URGENCY
 
 
+def test_the_usual_protocols_are_named() -> None:
+    assert set(re.findall(r'`"(\d+(?:-\d+)+)"`', README)) == set(PRESETS)
+
+
 def reason_codes() -> set[str]:
     """Every code that a `Reason` is made with."""
     codes: set[str] = set(get_args(FindingKind))
@@ -116,10 +121,12 @@ def test_the_made_patient_is_assessed_as_written(tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run([sys.executable, "-c", blocks("python")[0]], cwd=tmp_path, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
-    for line in (line for line in commands() if line.startswith("marginwatch assess")):
+    for line in (line for line in commands() if line.startswith(("marginwatch assess", "marginwatch simulate"))):
         done = subprocess.run(shlex.split(line), cwd=tmp_path, env=environment, check=False, capture_output=True)
         assert done.returncode == 0, done.stderr
     outcomes = [json.loads((tmp_path / f"result-{n}" / "assessment.json").read_text())["outcome"] for n in (1, 2)]
     assert outcomes == ["complete", "local_progression"]
     for name in ("zone.nii.gz", "tumor.nii.gz", "uncovered.nii.gz", "baseline_from_followup.h5", "report.pdf"):
         assert (tmp_path / "result-1" / name).is_file()
+    for name in ("simulation.json", "zone.dcm", "L1-zone.nii.gz"):
+        assert (tmp_path / "simulated" / name).is_file()

@@ -225,7 +225,8 @@ HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "pydicom", "pynetdicom", "highd
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["plan", "--help"], ["assess", "--help"], ["plan", "list"]]
+    "arguments",
+    [["--help"], ["--version"], ["plan", "--help"], ["assess", "--help"], ["simulate", "--help"], ["plan", "list"]],
 )
 def test_a_short_command_loads_nothing_heavy(arguments, tmp_path):
     code = f"""

@@ -1,0 +1,140 @@
+"""One lesion's simulation as it is told: its zone, what that means for the tumor, and how far both may be off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from dicom_node.refusal import Refused
+from pipeline.assessment import Reason
+from pipeline.case import Lesion, Plan, Point
+from pipeline.margin import measure_margin
+from pipeline.simulate.planned import PlannedMargin, Spread, planned_margins, spread_of
+from pipeline.simulate.zone import CannotSimulate, SimulatedZone, SimulationSettings, check_lesion, simulate_zone
+from pipeline.simulated_plan import FAR_MM, of_devices
+from pipeline.surface import surface_of_mask
+from pipeline.transform import sample_distance
+from pipeline.volume import Mask
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """The zone that the plan brings itself: its volume, and how far it is one with the simulated zone (Dice)."""
+
+    volume_ml: float
+    dice: float
+
+
+@dataclass(frozen=True, eq=False)
+class SimulatedLesion:
+    """A lesion with its simulated zone. margins: one for each edge of the zone; spread: None where it was not asked
+    for; thinnest_lps_mm: on the tumor where the margin of the edge that counts is least, None without a zone; overlap:
+    None where the plan brings no zone."""
+
+    lesion: Lesion
+    zone: SimulatedZone
+    margins: tuple[PlannedMargin, ...]
+    spread: Spread | None
+    thinnest_lps_mm: Point | None
+    overlap: Overlap | None
+    reasons: tuple[Reason, ...]
+
+
+def simulated_lesions(
+    plan: Plan,
+    settings: SimulationSettings,
+    *,
+    with_spread: bool,
+    progress: Callable[[str], None] = lambda _stage: None,
+) -> tuple[tuple[SimulatedLesion, ...], tuple[Reason, ...]]:
+    """Every lesion of the plan that has applicators, and what to tell of the others.
+
+    Raises Refused ``cannot_simulate``, naming the key, where no lesion has any, and where one cannot be simulated.
+    """
+    with_applicators = [(n, lesion) for n, lesion in enumerate(plan.lesions) if lesion.applicators]
+    for number, lesion in with_applicators or list(enumerate(plan.lesions)):
+        with _naming(number):
+            check_lesion(lesion)
+    found = [
+        _simulated(plan, number, settings, with_spread=with_spread, progress=progress) for number, _ in with_applicators
+    ]
+    left_out = tuple(
+        Reason(
+            "zone_not_simulated",
+            f"No zone could be simulated for {lesion.lesion_id}: lesions[{number}].applicators names no applicator.",
+        )
+        for number, lesion in enumerate(plan.lesions)
+        if not lesion.applicators
+    )
+    return tuple(found), left_out
+
+
+@contextmanager
+def _naming(number: int) -> Iterator[None]:
+    """Turns CannotSimulate in the block into a refusal that names the key."""
+    try:
+        yield
+    except CannotSimulate as problem:
+        text = f"plan.json: lesions[{number}].{problem.key} {problem.text}."
+        raise Refused("cannot_simulate", text) from problem
+
+
+def _simulated(
+    plan: Plan,
+    number: int,
+    settings: SimulationSettings,
+    *,
+    with_spread: bool,
+    progress: Callable[[str], None],
+) -> SimulatedLesion:
+    lesion = plan.lesions[number]
+    progress(f"simulate {lesion.lesion_id}")
+    with _naming(number):
+        zone = simulate_zone(plan, lesion, settings)
+        spread = None
+        if with_spread:
+            spread = spread_of(
+                plan,
+                lesion,
+                settings,
+                told=lambda done, runs: progress(f"simulate {lesion.lesion_id} otherwise, {done + 1} of {runs}"),
+            )
+    is_empty = not bool((zone.counting.level.values > 0).any())
+    thinnest = None
+    if not is_empty:
+        margin = measure_margin(surface_of_mask(lesion.tumor), zone.counting.level)
+        x, y, z = margin.tumor.vertices_lps_mm[margin.thinnest]
+        thinnest = (float(x), float(y), float(z))
+    return SimulatedLesion(
+        lesion=lesion,
+        zone=zone,
+        margins=planned_margins(zone, lesion),
+        spread=spread,
+        thinnest_lps_mm=thinnest,
+        overlap=None if lesion.simulated_zone is None else _overlap(lesion.simulated_zone, zone.counting.mask),
+        reasons=(*_of_place(lesion, zone, f"lesions[{number}]"), *of_devices(lesion)),
+    )
+
+
+def _of_place(lesion: Lesion, zone: SimulatedZone, key: str) -> Sequence[Reason]:
+    """What is odd about where the zone lies."""
+    level = zone.counting.level
+    if not (level.values > 0).any():
+        text = f"The simulation of {lesion.lesion_id} reaches {zone.counting.name} nowhere: check {key}.protocol."
+        return (Reason("simulated_zone_empty", text),)
+    if float(sample_distance(zone.counting.mask, lesion.tumor.points_lps_mm()).max()) < -FAR_MM:
+        text = f"The zone simulated for {lesion.lesion_id} lies more than {FAR_MM:.0f} mm from its tumor"
+        return (Reason("simulated_zone_astray", f"{text}: check {key}.applicators."),)
+    return ()
+
+
+def _overlap(planned: Mask, simulated: Mask) -> Overlap:
+    """On the simulation's grid, which holds all of the simulated zone."""
+    if simulated.is_empty:
+        return Overlap(planned.volume_ml, 0.0)
+    points = simulated.points_lps_mm()
+    both = float(np.count_nonzero(sample_distance(planned, points) > 0)) * simulated.geometry.voxel_volume_mm3 / 1000
+    return Overlap(planned.volume_ml, 2 * both / (planned.volume_ml + simulated.volume_ml))
