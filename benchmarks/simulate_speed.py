@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from document import measured
+from document import cuda_name, measured
 from numpy.typing import NDArray
 
 from pipeline.geometry import upright_grid
@@ -74,6 +74,7 @@ def row(*, labels: bool, spacing_mm: float = 1.0) -> dict[str, Any]:
     return {
         "case": "speed, " + ("label map of 4 tissues" if labels else "uniform"),
         "spacing_mm": spacing_mm,
+        "device": cuda_name() or "CPU",
         "wall_s": better.wall_s,
         "steps": better.steps,
         "peak_gib": process.peak_mib / 1024 if process.status == 0 else None,
