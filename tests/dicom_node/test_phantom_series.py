@@ -55,7 +55,8 @@ def test_decode_reads_plan_and_followup_as_made(written: PhantomFolder, progress
         assert study.case.followup.phase == "portal_venous"
         assert np.array_equal(study.case.followup.volume.voxels, progression_phantom.followups[number].volume.voxels)
         (lesion,), (drawn,) = plan.lesions, made.lesions
-        assert lesion.applicators == drawn.applicators
+        placed = [(a.model, a.tip_lps_mm, a.entry_lps_mm) for a in lesion.applicators]
+        assert placed == [(a.model, a.tip_lps_mm, a.entry_lps_mm) for a in drawn.applicators]
         assert lesion.protocol == drawn.protocol
         for read, region in (
             (lesion.tumor, drawn.tumor),
