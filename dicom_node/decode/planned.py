@@ -35,11 +35,12 @@ def read_planned(plan: Path, *, baseline: Sequence[Path] | None, probes: ProbeTa
     """
     with quiet():
         plan_file = read_plan_file(plan)
-        objects = scan([plan_file.folder]).headers
-        source = region_source(plan_file, objects)
-        headers = of_baseline(objects, plan_file) if baseline is None else None
-        if baseline is not None:
+        if baseline is None:
+            objects = scan([plan_file.folder]).headers
+            headers, source = of_baseline(objects, plan_file), region_source(plan_file, objects)
+        else:
             headers = images_of_patient(baseline, plan_file, "baseline")
+            source = region_source(plan_file)
         if headers:
             acquisition, volume = read_baseline(headers, plan_file)
             return _planned(plan_file, source, probes, volume, _sources(acquisition, volume))
