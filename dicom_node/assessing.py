@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,12 +62,12 @@ def assess_files(  # noqa: PLR0913 (what the command line's `assess` takes)
 
 
 def simulation_of(site: SimulatedZone) -> SimulationSettings:
-    """What a site sets, as the simulation takes it."""
+    """What a site sets, as the simulation of an expected zone takes it."""
     from pipeline.simulate.dose import Dose
-    from pipeline.simulate.zone import SimulationSettings
+    from pipeline.simulated_plan import AS_EXPECTATION
 
     law: Literal["arrhenius", "cem43"] = "cem43" if site.dose == "cem43" else "arrhenius"
-    return SimulationSettings(isotherm_c=site.isotherm_c, dose=Dose(law))
+    return replace(AS_EXPECTATION, isotherm_c=site.isotherm_c, dose=Dose(law))
 
 
 def probes_of(site: SimulatedZone) -> ProbeTable:

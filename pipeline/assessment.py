@@ -100,11 +100,13 @@ class Margin:
 
 @dataclass(frozen=True)
 class SimulatedZoneComparison:
-    """The planned zone mapped onto the follow-up, against the segmented one."""
+    """The planned zone mapped onto the follow-up, against the segmented one. predicted: the plan brought none; it was
+    simulated from applicators and protocol."""
 
     volume_ml: float
     dice: float
     minimal_margin_mm: float
+    predicted: bool = False
 
 
 @dataclass(frozen=True, eq=False)

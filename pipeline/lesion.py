@@ -67,7 +67,8 @@ _TUMOR_CUT = Reason(
 )
 _SIMULATED_CUT = Reason(
     "simulated_zone_cut_by_baseline",
-    "The simulated zone reaches the border of the baseline scan, so it is not compared with the zone found.",
+    "The simulated zone reaches the border of the baseline scan or lies outside the follow-up, so it is not compared "
+    "with the zone found.",
 )
 _SIMULATED_MISSES = Reason(
     "simulated_zone_misses_tumor",
@@ -276,17 +277,20 @@ def _findings(case: Case, view: LesionView, zone: Zone) -> tuple[Finding, ...]:
 
 def _compared(case: Case, view: LesionView, zone: Zone, tumor: Surface) -> SimulatedZoneComparison | None:
     """The planned zone where it lies on the follow-up, against the segmented one; no shrinkage applied. None without a
-    planned zone and for one that the baseline cuts off."""
+    planned zone, and for one that the baseline cuts off or the follow-up does not show."""
     simulated = view.lesion.simulated_zone
     if simulated is None or _cut_by_border(simulated, case.plan.baseline.geometry):
         return None
     grid = zone.mask.geometry
     planned_mm = sample_distance(simulated, view.baseline_points)
     planned = Mask(inside(planned_mm), grid)
+    if planned.is_empty:
+        return None
     total = planned.volume_ml + zone.mask.volume_ml
-    dice = 2 * (planned & zone.mask).volume_ml / total if total else 0.0
+    dice = 2 * (planned & zone.mask).volume_ml / total
     margin = measure_margin(tumor, level_of_mask(planned))
-    return SimulatedZoneComparison(planned.volume_ml, dice, margin.minimal_margin_mm)
+    predicted = view.lesion.zone_is_predicted
+    return SimulatedZoneComparison(planned.volume_ml, dice, margin.minimal_margin_mm, predicted)
 
 
 def _some(points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -40,8 +40,8 @@ class CryoProbe:
 class HeatProbe:
     """A radiofrequency electrode or a microwave antenna. efficiency: share of the generator's power that heats tissue;
     power_w: where the protocol gives none; reach_mm: distance over which the power in tissue falls to 1 / e beside its
-    spreading; coolant_c: of an internally cooled shaft, None where it is not cooled; limit_c: the generator rests while
-    tissue is hotter, None where it does not.
+    spreading; coolant_c: of an internally cooled shaft, None where it is not cooled; limit_c: the
+    generator lets no tissue get hotter, None where it does.
     """
 
     model: str

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from pipeline.assessment import Reason
 from pipeline.case import Lesion, Plan
-from pipeline.simulate.zone import CannotSimulate, SimulationSettings, simulate_zone
+from pipeline.simulate.placement import CannotSimulate
+from pipeline.simulate.zone import SimulationSettings, simulate_zone
 from pipeline.transform import sample_distance
 from pipeline.volume import Mask
 

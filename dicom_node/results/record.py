@@ -108,6 +108,7 @@ def _lesion(lesion: LesionAssessment) -> dict[str, Any]:
             "volume_ml": simulated.volume_ml,
             "dice": simulated.dice,
             "minimal_margin_mm": simulated.minimal_margin_mm,
+            "predicted": simulated.predicted,
         },
         "findings": [_finding(finding) for finding in lesion.findings],
     }

@@ -12,8 +12,9 @@ from dicom_node.refusal import Refused
 from pipeline.assessment import Reason
 from pipeline.case import Lesion, Plan, Point
 from pipeline.margin import measure_margin
+from pipeline.simulate.placement import CannotSimulate, check_lesion
 from pipeline.simulate.planned import PlannedMargin, Spread, planned_margins, spread_of
-from pipeline.simulate.zone import CannotSimulate, SimulatedZone, SimulationSettings, check_lesion, simulate_zone
+from pipeline.simulate.zone import SimulatedZone, SimulationSettings, simulate_zone
 from pipeline.simulated_plan import FAR_MM, of_devices
 from pipeline.surface import surface_of_mask
 from pipeline.transform import sample_distance

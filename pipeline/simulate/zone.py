@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,12 +11,19 @@ from numpy.typing import NDArray
 from pipeline.case import Applicator, Lesion, Plan
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.probe import CryoProbe, HeatProbe, TabledZone
-from pipeline.simulate.device_fit import fitted
 from pipeline.simulate.dose import Dose
 from pipeline.simulate.heat import Course, HeatSettings, run
 from pipeline.simulate.lattice import Lattice
+from pipeline.simulate.placement import (
+    active_line,
+    check_lesion,
+    check_placement,
+    ends_of,
+    fitted_devices,
+    mean_direction,
+)
 from pipeline.simulate.schedule import intervals_of
-from pipeline.simulate.sinks import Line
+from pipeline.simulate.tabled import tabled_level
 from pipeline.simulate.tissue import Tissue, varied
 from pipeline.simulate.tissue_map import grid_around, label_map, tissue_names
 from pipeline.simulate.tissues import TISSUES, heated
@@ -28,9 +35,6 @@ Array = NDArray[np.float32]
 #: °C. −20 °C is the lethal edge of the liquid-nitrogen studies, −40 °C the strictest in use, 0 °C what imaging shows.
 ISOTHERMS_C = (0.0, -20.0, -40.0)
 COARSE_MM = 2.0
-#: A probe much thinner than a cell is felt as a line; beyond this its first millimetres are guessed.
-_MOST_CELLS_IN_RADII = 3.5
-_AROUND_TABLED_MM = 4.0
 
 
 @dataclass(frozen=True)
@@ -103,42 +107,6 @@ class SimulatedZone:
         return self.edges[0]
 
 
-class CannotSimulate(ValueError):
-    """Why a lesion's zone cannot be simulated; `key` is the part of the lesion to look at."""
-
-    def __init__(self, key: str, text: str) -> None:
-        super().__init__(text)
-        self.key, self.text = key, text
-
-
-def active_line(applicator: Applicator) -> Line:
-    """The active part of an applicator with a device that has one."""
-    probe = applicator.probe
-    assert isinstance(probe, CryoProbe | HeatProbe)
-    start = _along(applicator, probe.tip_inset_mm)
-    end = _along(applicator, probe.tip_inset_mm + probe.active_length_mm)
-    reach_mm = probe.reach_mm if isinstance(probe, HeatProbe) else 0.0
-    return Line(_point(start), _point(end), probe.radius_mm, reach_mm)
-
-
-def check_lesion(lesion: Lesion) -> None:
-    """Raises CannotSimulate for applicators and a protocol that make no zone."""
-    if not lesion.applicators:
-        raise CannotSimulate("applicators", "names no applicator; the zone cannot be simulated")
-    if any(applicator.probe is None for applicator in lesion.applicators):
-        raise CannotSimulate("applicators", "names a device of which nothing is known")
-    tabled = [isinstance(a.probe, TabledZone) for a in lesion.applicators]
-    if any(tabled) and not all(tabled):
-        raise CannotSimulate("applicators", "mixes devices with a tabled zone and devices that are simulated")
-    if len({type(applicator.probe) for applicator in lesion.applicators}) > 1:
-        raise CannotSimulate("applicators", "mixes devices that freeze and devices that heat")
-    if not any(tabled) and not lesion.protocol:
-        raise CannotSimulate("protocol", "is missing; the zone cannot be simulated without it")
-    wanted = "freeze" if any(isinstance(a.probe, CryoProbe) for a in lesion.applicators) else "heat"
-    if not any(tabled) and not any(phase.phase == wanted for phase in lesion.protocol):
-        raise CannotSimulate("protocol", f"has no phase {wanted}")
-
-
 def simulate_zone(
     plan: Plan, lesion: Lesion, settings: SimulationSettings | None = None, factors: Factors | None = None
 ) -> SimulatedZone:
@@ -150,65 +118,24 @@ def simulate_zone(
     check_lesion(lesion)
     if isinstance(lesion.applicators[0].probe, TabledZone):
         return _tabled(plan, lesion, s, f)
-    applicators = _fitted(lesion.applicators)
-    check_placement(plan, applicators, s)
+    applicators = fitted_devices(lesion.applicators)
+    check_placement(applicators, plan.baseline.geometry, s.spacing_mm)
     lattice = _lattice(plan, applicators, s, f)
     applicators = tuple(_with_factors(applicator, f) for applicator in applicators)
     lines = [active_line(applicator) for applicator in applicators]
     intervals = intervals_of(applicators, lesion.protocol)
-    axis = _mean_direction(applicators)
+    axis = mean_direction(applicators)
     course = run(lattice, lines, intervals, HeatSettings(dose=s.dose))
     if course.dose is not None and course.greatest_enthalpy is not None:
         hottest = lattice.by_tissue(course.greatest_enthalpy, "temperature_of")
         return SimulatedZone(lesion.lesion_id, lattice.geometry, axis, (_coagulated(course, course.dose),), hottest)
-    edges = tuple(_isotherm(course, celsius) for celsius in dict.fromkeys((s.isotherm_c, *ISOTHERMS_C)))
+    edges = _isotherms(course, tuple(dict.fromkeys((s.isotherm_c, *ISOTHERMS_C))))
     coldest = lattice.by_tissue(course.least_enthalpy[-1], "temperature_of")
     return SimulatedZone(lesion.lesion_id, lattice.geometry, axis, edges, coldest)
 
 
-def _fitted(applicators: Sequence[Applicator]) -> tuple[Applicator, ...]:
-    """The applicators, those with a stated isotherm with the device fitted to it. Raises CannotSimulate."""
-    found = []
-    for number, applicator in enumerate(applicators):
-        probe, size = applicator.probe, applicator.isotherm_size
-        if size is not None and isinstance(probe, CryoProbe):
-            try:
-                probe = fitted(probe, size)
-            except ValueError as problem:
-                raise CannotSimulate(f"applicators[{number}].isotherm_size", str(problem)) from None
-        found.append(replace(applicator, probe=probe))
-    return tuple(found)
-
-
-def check_placement(plan: Plan, applicators: Sequence[Applicator], settings: SimulationSettings) -> None:
-    """Raises CannotSimulate for applicators outside the baseline or through one another, and for cells too coarse."""
-    lines = [active_line(applicator) for applicator in applicators]
-    for number, (applicator, line) in enumerate(zip(applicators, lines, strict=True)):
-        if not bool(plan.baseline.geometry.contains(np.array(applicator.tip_lps_mm))):
-            raise CannotSimulate(f"applicators[{number}].tip_lps_mm", "lies outside the baseline scan")
-        if settings.spacing_mm > _MOST_CELLS_IN_RADII * line.radius_mm:
-            text = f"has a radius of {line.radius_mm:g} mm; cells of {settings.spacing_mm:g} mm are too coarse for it"
-            raise CannotSimulate(f"applicators[{number}].model", text)
-        for before in range(number):
-            touch = line.radius_mm + lines[before].radius_mm
-            together = applicator.start_s == applicators[before].start_s
-            if together and _apart_mm(line, lines[before]) < touch:
-                text = f"overlaps applicators[{before}]: their shafts are less than {touch:.1f} mm apart"
-                raise CannotSimulate(f"applicators[{number}].tip_lps_mm", text)
-
-
-def _apart_mm(one: Line, other: Line) -> float:
-    """Least distance between two active parts, to a tenth of a millimetre."""
-    along = np.linspace(0.0, 1.0, 200)[:, None]
-    points = _ends(one)[0] * (1 - along) + _ends(one)[1] * along
-    start, end = _ends(other)
-    shaft = end - start
-    share = np.clip((points - start) @ shaft / (shaft @ shaft), 0.0, 1.0)
-    return float(np.linalg.norm(points - start - share[:, None] * shaft, axis=1).min())
-
-
 def _lattice(plan: Plan, applicators: Sequence[Applicator], settings: SimulationSettings, factors: Factors) -> Lattice:
-    ends = np.array([p for a in applicators for p in _ends(active_line(a))])
+    ends = np.array([p for a in applicators for p in ends_of(active_line(a))])
     frame_uid = plan.baseline.geometry.frame_uid
     grid = grid_around(ends, room_mm=settings.room_mm, spacing_mm=settings.spacing_mm, frame_uid=frame_uid)
     names = tissue_names(plan.organ)
@@ -245,15 +172,18 @@ def _with_factors(applicator: Applicator, factors: Factors) -> Applicator:
     return replace(applicator, probe=probe)
 
 
-def _isotherm(course: Course, celsius: float) -> Edge:
+def _isotherms(course: Course, temperatures_c: Sequence[float]) -> tuple[Edge, ...]:
     """Contours of θ, in which the flux is linear, lie far closer than contours of T, whose slope jumps at the edge of
-    the ice."""
+    the ice.
+    """
     lattice = course.lattice
-    edge = np.array([float(law.potential_of(celsius)) for law in lattice.laws_of_tissues], np.float32)[lattice.labels]
-    levels = tuple(
-        Level(edge - lattice.by_tissue(least, "potential_from"), lattice.geometry) for least in course.least_enthalpy
-    )
-    return Edge(f"{celsius:g} °C", celsius, levels)
+    fields = [lattice.by_tissue(least, "potential_from") for least in course.least_enthalpy]
+    edges = []
+    for celsius in temperatures_c:
+        each = np.array([float(law.potential_of(celsius)) for law in lattice.laws_of_tissues], np.float32)
+        levels = tuple(Level(each[lattice.labels] - theta, lattice.geometry) for theta in fields)
+        edges.append(Edge(f"{celsius:g} °C", celsius, levels))
+    return tuple(edges)
 
 
 def _coagulated(course: Course, dose: Array) -> Edge:
@@ -262,60 +192,12 @@ def _coagulated(course: Course, dose: Array) -> Edge:
 
 
 def _tabled(plan: Plan, lesion: Lesion, settings: SimulationSettings, factors: Factors) -> SimulatedZone:
-    """The union of the devices' ellipsoids; in an ensemble they grow and shrink by their spread."""
-    inside: list[Callable[[FloatArray], FloatArray]] = []
-    ends: list[FloatArray] = []
-    widest_mm = 0.0
-    for applicator in lesion.applicators:
-        probe = applicator.probe
-        assert isinstance(probe, TabledZone)
-        scale = 1 + probe.spread_fraction * float(np.sign(factors.transfer - 1))
-        center, axis = _along(applicator, probe.center_from_tip_mm), _direction(applicator)
-        inside.append(_ellipsoid(center, axis, scale * probe.length_mm / 2, scale * probe.diameter_mm / 2))
-        widest_mm = max(widest_mm, scale * probe.diameter_mm)
-        ends += [center - axis * scale * probe.length_mm / 2, center + axis * scale * probe.length_mm / 2]
-    frame_uid = plan.baseline.geometry.frame_uid
-    # A zone may be wider than the room that a probe needs.
-    room_mm = max(settings.room_mm, widest_mm / 2 + _AROUND_TABLED_MM)
-    grid = grid_around(np.array(ends), room_mm=room_mm, spacing_mm=settings.spacing_mm, frame_uid=frame_uid)
-    points = grid.grid_lps()
-    level = np.max([each(points) for each in inside], axis=0).astype(np.float32)
-    edge = Edge("tabled", None, (Level(level, grid),))
-    return SimulatedZone(lesion.lesion_id, grid, _mean_direction(lesion.applicators), (edge,), None)
-
-
-def _ellipsoid(
-    center: FloatArray, axis: FloatArray, half_length_mm: float, radius_mm: float
-) -> Callable[[FloatArray], FloatArray]:
-    def level(points: FloatArray) -> FloatArray:
-        offset = points - center
-        along = offset @ axis
-        across = np.sqrt(np.maximum((offset**2).sum(-1) - along**2, 0.0))
-        return np.asarray((1 - np.hypot(along / half_length_mm, across / radius_mm)) * radius_mm)
-
-    return level
-
-
-def _ends(line: Line) -> tuple[FloatArray, FloatArray]:
-    return np.array(line.start_lps_mm), np.array(line.end_lps_mm)
-
-
-def _direction(applicator: Applicator) -> FloatArray:
-    shaft = np.subtract(applicator.entry_lps_mm, applicator.tip_lps_mm)
-    return np.asarray(shaft / np.linalg.norm(shaft))
-
-
-def _mean_direction(applicators: Sequence[Applicator]) -> FloatArray:
-    """(3,) unit vector; of the first applicator where they point against one another."""
-    total = np.sum([_direction(a) for a in applicators], axis=0)
-    size = float(np.linalg.norm(total))
-    return np.asarray(total / size) if size > 0.1 else _direction(applicators[0])
-
-
-def _along(applicator: Applicator, from_tip_mm: float) -> FloatArray:
-    return np.asarray(np.array(applicator.tip_lps_mm) + from_tip_mm * _direction(applicator))
-
-
-def _point(values: FloatArray) -> tuple[float, float, float]:
-    x, y, z = (float(v) for v in values)
-    return x, y, z
+    level = tabled_level(
+        lesion.applicators,
+        spreads=float(np.sign(factors.transfer - 1)),
+        room_mm=settings.room_mm,
+        spacing_mm=settings.spacing_mm,
+        frame_uid=plan.baseline.geometry.frame_uid,
+    )
+    axis = mean_direction(lesion.applicators)
+    return SimulatedZone(lesion.lesion_id, level.grid, axis, (Edge("tabled", None, (level,)),), None)

@@ -12,15 +12,9 @@ from pipeline.case import Applicator, Lesion, Plan, ProtocolPhase
 from pipeline.geometry import upright_grid
 from pipeline.probe import CryoProbe, HeatProbe, TabledZone
 from pipeline.simulate.dose import Dose
+from pipeline.simulate.placement import CannotSimulate, active_line
 from pipeline.simulate.planned import planned_margins
-from pipeline.simulate.zone import (
-    CannotSimulate,
-    Factors,
-    SimulatedZone,
-    SimulationSettings,
-    active_line,
-    simulate_zone,
-)
+from pipeline.simulate.zone import Factors, SimulatedZone, SimulationSettings, simulate_zone
 from pipeline.volume import Mask
 
 MakeProbe = Callable[..., Applicator]

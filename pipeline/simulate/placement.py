@@ -1,0 +1,119 @@
+"""Applicators where the plan puts them: their active parts, and what cannot be simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.case import Applicator, Lesion, Point
+from pipeline.geometry import FloatArray, Geometry
+from pipeline.probe import CryoProbe, HeatProbe, TabledZone
+from pipeline.simulate.device_fit import fitted
+from pipeline.simulate.sinks import Line
+
+#: A probe much thinner than a cell is felt as a line; beyond this its first millimetres are guessed.
+_MOST_CELLS_IN_RADII = 3.5
+
+
+class CannotSimulate(ValueError):
+    """Why a lesion's zone cannot be simulated; `key` is the part of the lesion to look at."""
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(text)
+        self.key, self.text = key, text
+
+
+def active_line(applicator: Applicator) -> Line:
+    """The active part of an applicator with a device that has one."""
+    probe = applicator.probe
+    assert isinstance(probe, CryoProbe | HeatProbe)
+    start = along(applicator, probe.tip_inset_mm)
+    end = along(applicator, probe.tip_inset_mm + probe.active_length_mm)
+    reach_mm = probe.reach_mm if isinstance(probe, HeatProbe) else 0.0
+    return Line(_point(start), _point(end), probe.radius_mm, reach_mm)
+
+
+def check_lesion(lesion: Lesion) -> None:
+    """Raises CannotSimulate for applicators and a protocol that make no zone."""
+    if not lesion.applicators:
+        raise CannotSimulate("applicators", "names no applicator; the zone cannot be simulated")
+    if any(applicator.probe is None for applicator in lesion.applicators):
+        raise CannotSimulate("applicators", "names a device of which nothing is known")
+    tabled = [isinstance(a.probe, TabledZone) for a in lesion.applicators]
+    if any(tabled) and not all(tabled):
+        raise CannotSimulate("applicators", "mixes devices with a tabled zone and devices that are simulated")
+    if len({type(applicator.probe) for applicator in lesion.applicators}) > 1:
+        raise CannotSimulate("applicators", "mixes devices that freeze and devices that heat")
+    if not any(tabled) and not lesion.protocol:
+        raise CannotSimulate("protocol", "is missing; the zone cannot be simulated without it")
+    wanted = "freeze" if any(isinstance(a.probe, CryoProbe) for a in lesion.applicators) else "heat"
+    if not any(tabled) and not any(phase.phase == wanted for phase in lesion.protocol):
+        raise CannotSimulate("protocol", f"has no phase {wanted}")
+
+
+def fitted_devices(applicators: Sequence[Applicator]) -> tuple[Applicator, ...]:
+    """The applicators, those with a stated isotherm with the device fitted to it. Raises CannotSimulate."""
+    found = []
+    for number, applicator in enumerate(applicators):
+        probe, size = applicator.probe, applicator.isotherm_size
+        if size is not None and isinstance(probe, CryoProbe):
+            try:
+                probe = fitted(probe, size)
+            except ValueError as problem:
+                raise CannotSimulate(f"applicators[{number}].isotherm_size", str(problem)) from None
+        found.append(replace(applicator, probe=probe))
+    return tuple(found)
+
+
+def check_placement(applicators: Sequence[Applicator], baseline: Geometry, spacing_mm: float) -> None:
+    """Raises CannotSimulate for applicators outside the baseline or through one another, and for cells too coarse."""
+    lines = [active_line(applicator) for applicator in applicators]
+    for number, (applicator, line) in enumerate(zip(applicators, lines, strict=True)):
+        if not bool(baseline.contains(np.array(applicator.tip_lps_mm))):
+            raise CannotSimulate(f"applicators[{number}].tip_lps_mm", "lies outside the baseline scan")
+        if spacing_mm > _MOST_CELLS_IN_RADII * line.radius_mm:
+            text = f"has a radius of {line.radius_mm:g} mm; cells of {spacing_mm:g} mm are too coarse for it"
+            raise CannotSimulate(f"applicators[{number}].model", text)
+        for before in range(number):
+            touch = line.radius_mm + lines[before].radius_mm
+            together = applicator.start_s == applicators[before].start_s
+            if together and _apart_mm(line, lines[before]) < touch:
+                text = f"overlaps applicators[{before}]: their shafts are less than {touch:.1f} mm apart"
+                raise CannotSimulate(f"applicators[{number}].tip_lps_mm", text)
+
+
+def _apart_mm(one: Line, other: Line) -> float:
+    """Least distance between two active parts, to a tenth of a millimetre."""
+    along = np.linspace(0.0, 1.0, 200)[:, None]
+    points = ends_of(one)[0] * (1 - along) + ends_of(one)[1] * along
+    start, end = ends_of(other)
+    shaft = end - start
+    share = np.clip((points - start) @ shaft / (shaft @ shaft), 0.0, 1.0)
+    return float(np.linalg.norm(points - start - share[:, None] * shaft, axis=1).min())
+
+
+def ends_of(line: Line) -> tuple[FloatArray, FloatArray]:
+    return np.array(line.start_lps_mm), np.array(line.end_lps_mm)
+
+
+def direction_of(applicator: Applicator) -> FloatArray:
+    shaft = np.subtract(applicator.entry_lps_mm, applicator.tip_lps_mm)
+    return np.asarray(shaft / np.linalg.norm(shaft))
+
+
+def mean_direction(applicators: Sequence[Applicator]) -> FloatArray:
+    """(3,) unit vector; of the first applicator where they point against one another."""
+    total = np.sum([direction_of(a) for a in applicators], axis=0)
+    size = float(np.linalg.norm(total))
+    return np.asarray(total / size) if size > 0.1 else direction_of(applicators[0])
+
+
+def along(applicator: Applicator, from_tip_mm: float) -> FloatArray:
+    return np.asarray(np.array(applicator.tip_lps_mm) + from_tip_mm * direction_of(applicator))
+
+
+def _point(values: FloatArray) -> Point:
+    x, y, z = (float(v) for v in values)
+    return x, y, z
