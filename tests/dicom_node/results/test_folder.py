@@ -80,7 +80,7 @@ def test_document_has_the_keys_of_the_contract(made, write):
     assert (lesion["probability_below_0mm"], lesion["probability_below_required"]) == (0.9, 0.95)
     assert lesion["registration_error_mm"] == {"mean": 0.8, "maximum": 1.0, "at_minimal_margin": 0.7}
     assert lesion["tissue_contraction_mm"] == 0.4
-    assert set(lesion["simulated_zone"]) == {"volume_ml", "dice", "minimal_margin_mm"}
+    assert set(lesion["simulated_zone"]) == {"volume_ml", "dice", "minimal_margin_mm", "predicted"}
     assert set(lesion["findings"][0]) == {"kind", "centroid_lps_mm", "volume_ml", "longest_diameter_mm"}
     assert document["series_choice"]["phase"] == "portal_venous"
     assert document["provenance"]["weights_sha256"] is None
