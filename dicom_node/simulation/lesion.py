@@ -101,7 +101,7 @@ def _simulated(
                 plan,
                 lesion,
                 settings,
-                told=lambda done, runs: progress(f"simulate {lesion.lesion_id} otherwise, {done + 1} of {runs}"),
+                told=lambda done, runs: progress(f"simulate {lesion.lesion_id} otherwise, {done} of {runs}"),
             )
     is_empty = not bool((zone.counting.level.values > 0).any())
     thinnest = None

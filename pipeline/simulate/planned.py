@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.case import Lesion, Plan
 from pipeline.geometry import Geometry
 from pipeline.margin import measure_margin
-from pipeline.simulate.zone import COARSE_MM, Edge, Factors, SimulatedZone, SimulationSettings, simulate_zone
+from pipeline.simulate.zone import COARSE_MM, Edge, Factors, SimulatedZone, SimulationSettings, scene_of, simulate
 from pipeline.surface import Level, surface_of_mask
 from pipeline.volume import Mask
 
@@ -19,6 +20,9 @@ from pipeline.volume import Mask
 #: publications (Materials 2021;14:3750). Heat transfer: what moves the radius of a single probe's ice by about 10 %.
 _PERFUSION, _CONDUCTIVITY, _TRANSFER = (0.5, 2.0), (0.8, 1.2), (0.75, 1.3)
 ENSEMBLE = tuple(Factors(p, k, h) for p in _PERFUSION for k in _CONDUCTIVITY for h in _TRANSFER)
+
+
+_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,16 @@ def spread_of(
     about 1 %: so much less than the ensemble does. told: how many runs are done, of how many.
     """
     coarse = replace(settings, spacing_mm=max(COARSE_MM, settings.spacing_mm))
+    scene = scene_of(plan, lesion, coarse)
     levels: list[Level] = []
     margins: list[float | None] = []
-    for done, factors in enumerate(ENSEMBLE):
-        told(done, len(ENSEMBLE))
-        zone = simulate_zone(plan, lesion, coarse, factors)
-        levels.append(zone.counting.level)
-        margins.append(_margin(zone.counting, lesion))
+    # The kernels let other threads run.
+    with ThreadPoolExecutor(_THREADS) as threads:
+        zones = threads.map(lambda factors: simulate(scene, coarse, factors), ENSEMBLE)
+        for done, zone in enumerate(zones, 1):
+            told(done, len(ENSEMBLE))
+            levels.append(zone.counting.level)
+            margins.append(_margin(zone.counting, lesion))
     volumes = [_volume_ml(level) for level in levels]
     grid = _widest(levels)
     inside = [_on(level, grid) for level in levels]
@@ -106,20 +113,28 @@ def _margin(edge: Edge, lesion: Lesion) -> float | None:
 
 
 def _volume_ml(level: Level) -> float:
-    """The volume inside, cells at the edge in part: as much as of a plane through them lies inside."""
-    return float(_inside_fraction(level.values).sum()) * level.grid.voxel_volume_mm3 / 1000.0
+    """The volume that the edge's surface encloses."""
+    if not (level.values > 0).any():
+        return 0.0
+    surface = _part(level).surface()
+    a, b, c = (surface.vertices_lps_mm[surface.faces[:, n]] - surface.vertices_lps_mm[0] for n in range(3))
+    return float(abs(np.einsum("ij,ij->i", a, np.cross(b, c)).sum())) / 6000.0
 
 
-def _inside_fraction(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    width = sum(np.abs(g) for g in np.gradient(values))
-    return np.asarray(np.clip(0.5 + values / np.maximum(width, 1e-6), 0.0, 1.0), np.float32)
+def _part(level: Level) -> Level:
+    """The level around what it holds inside, with two cells of rim where there are some."""
+    inside = np.argwhere(level.values > 0)
+    low = np.maximum(inside.min(axis=0) - 2, 0)
+    high = np.minimum(inside.max(axis=0) + 3, level.values.shape)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    return Level(level.values[box], level.grid.crop(low, high))
 
 
 def _extent(level: Level, axis: NDArray[np.float64]) -> tuple[float, float]:
     """Length along an axis and diameter across it, mm; zeros for an empty zone."""
     if not (level.values > 0).any():
         return 0.0, 0.0
-    surface = level.surface()
+    surface = _part(level).surface()
     along = surface.vertices_lps_mm @ axis
     length = float(np.ptp(along))
     index = np.argwhere(level.values > 0)

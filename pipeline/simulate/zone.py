@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.case import Applicator, Lesion, Plan
+from pipeline.case import Applicator, Lesion, Organ, Plan
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.probe import CryoProbe, HeatProbe, TabledZone
 from pipeline.simulate.dose import Dose
@@ -107,38 +107,35 @@ class SimulatedZone:
         return self.edges[0]
 
 
-def simulate_zone(
-    plan: Plan, lesion: Lesion, settings: SimulationSettings | None = None, factors: Factors | None = None
-) -> SimulatedZone:
-    """The zone of one lesion, in the baseline's frame. Raises CannotSimulate.
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One lesion laid out on its grid. applicators: with the devices as fitted; labels: (k, j, i) numbers into
+    `tissue_names` of the organ; None for tabled zones, which ask for no tissue."""
 
-    factors: a member of an ensemble instead of the tissues' and devices' own values.
-    """
-    s, f = settings or SimulationSettings(), factors or Factors()
+    lesion: Lesion
+    applicators: tuple[Applicator, ...]
+    organ: Organ
+    frame_uid: str
+    labels: NDArray[np.uint8] | None
+    grid: Geometry | None
+
+
+def simulate_zone(plan: Plan, lesion: Lesion, settings: SimulationSettings | None = None) -> SimulatedZone:
+    """The zone of one lesion, in the baseline's frame. Raises CannotSimulate."""
+    s = settings or SimulationSettings()
+    return simulate(scene_of(plan, lesion, s), s)
+
+
+def scene_of(plan: Plan, lesion: Lesion, settings: SimulationSettings) -> Scene:
+    """The lesion laid out. Raises CannotSimulate."""
     check_lesion(lesion)
-    if isinstance(lesion.applicators[0].probe, TabledZone):
-        return _tabled(plan, lesion, s, f)
-    applicators = fitted_devices(lesion.applicators)
-    check_placement(applicators, plan.baseline.geometry, s.spacing_mm)
-    lattice = _lattice(plan, applicators, s, f)
-    applicators = tuple(_with_factors(applicator, f) for applicator in applicators)
-    lines = [active_line(applicator) for applicator in applicators]
-    intervals = intervals_of(applicators, lesion.protocol)
-    axis = mean_direction(applicators)
-    course = run(lattice, lines, intervals, HeatSettings(dose=s.dose))
-    if course.dose is not None and course.greatest_enthalpy is not None:
-        hottest = lattice.by_tissue(course.greatest_enthalpy, "temperature_of")
-        return SimulatedZone(lesion.lesion_id, lattice.geometry, axis, (_coagulated(course, course.dose),), hottest)
-    edges = _isotherms(course, tuple(dict.fromkeys((s.isotherm_c, *ISOTHERMS_C))))
-    coldest = lattice.by_tissue(course.least_enthalpy[-1], "temperature_of")
-    return SimulatedZone(lesion.lesion_id, lattice.geometry, axis, edges, coldest)
-
-
-def _lattice(plan: Plan, applicators: Sequence[Applicator], settings: SimulationSettings, factors: Factors) -> Lattice:
-    ends = np.array([p for a in applicators for p in ends_of(active_line(a))])
     frame_uid = plan.baseline.geometry.frame_uid
+    if isinstance(lesion.applicators[0].probe, TabledZone):
+        return Scene(lesion, lesion.applicators, plan.organ, frame_uid, None, None)
+    applicators = fitted_devices(lesion.applicators)
+    check_placement(applicators, plan.baseline.geometry, settings.spacing_mm)
+    ends = np.array([p for a in applicators for p in ends_of(active_line(a))])
     grid = grid_around(ends, room_mm=settings.room_mm, spacing_mm=settings.spacing_mm, frame_uid=frame_uid)
-    names = tissue_names(plan.organ)
     if settings.by_tissue:
         labels = label_map(
             grid,
@@ -149,10 +146,29 @@ def _lattice(plan: Plan, applicators: Sequence[Applicator], settings: Simulation
             vessel_mask=plan.vessel_mask,
         )
     else:
-        labels = np.full(grid.shape, names.index(plan.organ), np.uint8)
-    heats = isinstance(applicators[0].probe, HeatProbe)
-    tissues = tuple(_tissue(TISSUES[name], factors, heats=heats) for name in names)
-    return Lattice(grid, labels, tissues)
+        labels = np.full(grid.shape, tissue_names(plan.organ).index(plan.organ), np.uint8)
+    return Scene(lesion, applicators, plan.organ, frame_uid, labels, grid)
+
+
+def simulate(scene: Scene, settings: SimulationSettings, factors: Factors | None = None) -> SimulatedZone:
+    """The zone of a scene. factors: a member of an ensemble instead of the tissues' and devices' own values."""
+    f, lesion = factors or Factors(), scene.lesion
+    if scene.labels is None or scene.grid is None:
+        return _tabled(scene, settings, f)
+    heats = isinstance(scene.applicators[0].probe, HeatProbe)
+    tissues = tuple(_tissue(TISSUES[name], f, heats=heats) for name in tissue_names(scene.organ))
+    lattice = Lattice(scene.grid, scene.labels, tissues)
+    applicators = tuple(_with_factors(applicator, f) for applicator in scene.applicators)
+    lines = [active_line(applicator) for applicator in applicators]
+    intervals = intervals_of(applicators, lesion.protocol)
+    axis = mean_direction(applicators)
+    course = run(lattice, lines, intervals, HeatSettings(dose=settings.dose))
+    if course.dose is not None and course.greatest_enthalpy is not None:
+        hottest = lattice.by_tissue(course.greatest_enthalpy, "temperature_of")
+        return SimulatedZone(lesion.lesion_id, lattice.geometry, axis, (_coagulated(course, course.dose),), hottest)
+    edges = _isotherms(course, tuple(dict.fromkeys((settings.isotherm_c, *ISOTHERMS_C))))
+    coldest = lattice.by_tissue(course.least_enthalpy[-1], "temperature_of")
+    return SimulatedZone(lesion.lesion_id, lattice.geometry, axis, edges, coldest)
 
 
 def _tissue(tissue: Tissue, factors: Factors, *, heats: bool) -> Tissue:
@@ -191,13 +207,13 @@ def _coagulated(course: Course, dose: Array) -> Edge:
     return Edge("coagulated", None, (Level(level, course.lattice.geometry),))
 
 
-def _tabled(plan: Plan, lesion: Lesion, settings: SimulationSettings, factors: Factors) -> SimulatedZone:
+def _tabled(scene: Scene, settings: SimulationSettings, factors: Factors) -> SimulatedZone:
     level = tabled_level(
-        lesion.applicators,
+        scene.applicators,
         spreads=float(np.sign(factors.transfer - 1)),
         room_mm=settings.room_mm,
         spacing_mm=settings.spacing_mm,
-        frame_uid=plan.baseline.geometry.frame_uid,
+        frame_uid=scene.frame_uid,
     )
-    axis = mean_direction(lesion.applicators)
-    return SimulatedZone(lesion.lesion_id, level.grid, axis, (Edge("tabled", None, (level,)),), None)
+    axis = mean_direction(scene.applicators)
+    return SimulatedZone(scene.lesion.lesion_id, level.grid, axis, (Edge("tabled", None, (level,)),), None)

@@ -14,7 +14,7 @@ from pipeline.probe import CryoProbe, HeatProbe, TabledZone
 from pipeline.simulate.dose import Dose
 from pipeline.simulate.placement import CannotSimulate, active_line
 from pipeline.simulate.planned import planned_margins
-from pipeline.simulate.zone import Factors, SimulatedZone, SimulationSettings, simulate_zone
+from pipeline.simulate.zone import Factors, SimulatedZone, SimulationSettings, scene_of, simulate, simulate_zone
 from pipeline.volume import Mask
 
 MakeProbe = Callable[..., Applicator]
@@ -27,7 +27,7 @@ DOUBLE = (ProtocolPhase("freeze", 300.0), ProtocolPhase("thaw", 120.0), Protocol
 
 
 def zone_of(plan: Plan, settings: SimulationSettings = COARSE, factors: Factors | None = None) -> SimulatedZone:
-    return simulate_zone(plan, plan.lesions[0], settings, factors)
+    return simulate(scene_of(plan, plan.lesions[0], settings), settings, factors)
 
 
 def ml(zone: SimulatedZone, number: int = 0) -> float:
