@@ -108,6 +108,14 @@ def test_zones_are_where_the_temperature_says(with_baseline):
     assert 0 < certain.sum() < possible.sum()
 
 
+def test_the_volumes_told_are_those_of_the_files(with_baseline):
+    (lesion,) = json.loads((with_baseline / "simulation.json").read_text())["lesions"]
+    for edge, name in zip(lesion["edges"], ("zone", "isotherm-0", "isotherm-40"), strict=True):
+        inside, affine = nifti(with_baseline / f"L1-{name}.nii.gz")
+        volume_ml = inside.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000
+        assert edge["volume_ml_after_cycle"][-1] == pytest.approx(volume_ml, rel=0.08), name  # cells of 3 mm
+
+
 @pytest.mark.parametrize("which", ["with_baseline", "without_baseline"])
 def test_the_dicom_object_holds_the_same_voxels(which, request):
     folder = request.getfixturevalue(which)
