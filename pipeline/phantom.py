@@ -249,11 +249,13 @@ def _landmarks(spec: PhantomSpec, made: FollowUpSpec) -> FloatArray:
 
 
 def _applicators(tumor: Blob) -> tuple[Applicator, ...]:
-    """Two parallel probes, 16 mm apart, from the right front; tips 12 mm below the tumor's center."""
-    x, y, z = tumor.center_lps_mm
-    return tuple(
-        Applicator("IceForce", (x + side, y, z - 12.0), (x + side - 58.0, y - 74.0, z + 34.0)) for side in (-8.0, 8.0)
-    )
+    """Two parallel probes, 16 mm apart, from the right front; their active parts lie around the tumor's center."""
+    center, shaft = np.array(tumor.center_lps_mm), np.array([-0.55, -0.71, 0.44])
+    shaft /= np.linalg.norm(shaft)
+    beside = np.cross(shaft, (0.0, 0.0, 1.0))
+    beside /= np.linalg.norm(beside)
+    tips = [center - 18.0 * shaft + side * beside for side in (-8.0, 8.0)]
+    return tuple(Applicator("IceForce", _point(tip), _point(tip + 105.0 * shaft)) for tip in tips)
 
 
 def _point(values: Any) -> Point:

@@ -116,7 +116,11 @@ PRESETS: dict[str, Preset] = {
             "conventional double freeze with active thaw, pig liver and kidney: "
             "CardioVasc Interv Radiol 2018, doi:10.1007/s00270-018-1950-z",
         ),
-        Preset("10-5-10", _cycles(10, 5, 10), "passive thaw, gelatin: Open Biomed Eng J 2016;10:62"),
+        Preset(
+            "10-5-10",
+            _cycles(10, 5, 10),
+            "typical (thaws of 5 to 10 min): doi:10.1007/s13244-015-0460-7",
+        ),
         Preset("15-2-15", _cycles(15, 2, 15), _NO_SOURCE),
         Preset("15-8-15", _cycles(15, 8, 15), _NO_SOURCE),
         Preset("13-5-13", _cycles(13, 5, 13), _NO_SOURCE),
