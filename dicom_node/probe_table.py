@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
@@ -19,7 +19,7 @@ _KINDS: dict[str, type[CryoProbe] | type[HeatProbe] | type[TabledZone]] = {
     "heat_probe": HeatProbe,
     "tabled_zone": TabledZone,
 }
-_OPTIONAL = ("thaw_c", "coolant_c", "limit_c")
+_OPTIONAL: dict[type, tuple[str, ...]] = {CryoProbe: ("thaw_c",), HeatProbe: ("coolant_c", "limit_c"), TabledZone: ()}
 _OF_ENTRY = ("kind", "energy", "aliases", "fallback_for", "generic")
 
 
@@ -74,38 +74,46 @@ def _devices(text: str, name: str) -> tuple[Device, ...]:
     return tuple(_device(entry, f"{name}: probe[{n}]") for n, entry in enumerate(entries))
 
 
-def _device(entry: Mapping[str, Any], key: str) -> Device:
+def _device(entry: Any, key: str) -> Device:
     def wrong(what: str) -> Refused:
         return Refused("bad_probe_table", f"{key}{what}.")
 
-    if not isinstance(entry, dict) or entry.get("kind") not in _KINDS:
-        raise wrong(f".kind must be one of {', '.join(_KINDS)}")
-    kind = _KINDS[entry["kind"]]
-    energies = get_args(Energy)
-    for name in ("energy", "fallback_for"):
-        if name in entry and entry[name] not in energies:
-            raise wrong(f".{name} must be one of {', '.join(energies)}")
-    if "energy" not in entry:
-        raise wrong(".energy is missing")
+    kind = _kind(entry, wrong)
     wanted = [f.name for f in fields(kind) if f.name != "is_generic"]
     for name in entry:
         if name not in wanted and name not in _OF_ENTRY:
             raise wrong(f".{name} is not a known key; known here: {', '.join((*wanted, *_OF_ENTRY))}")
     values: dict[str, Any] = {
-        name: entry.get(name) if name in _OPTIONAL else _given(entry, name, wrong) for name in wanted
+        name: None if name in _OPTIONAL[kind] and name not in entry else _given(entry, name, wrong) for name in wanted
     }
-    aliases = entry.get("aliases", [])
-    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
-        raise wrong(".aliases must be a list of texts")
     try:
-        probe = kind(**values, is_generic=bool(entry.get("generic", False)))
-    except (ValueError, TypeError) as problem:
+        probe = kind(**values, is_generic=entry.get("generic", False))
+    except ValueError as problem:
         raise wrong(f": {problem}") from None
-    names = tuple(_plain(name) for name in (probe.model, *aliases))
+    names = tuple(_plain(name) for name in (probe.model, *entry.get("aliases", [])))
     return Device(probe, entry["energy"], names, entry.get("fallback_for"))
 
 
-def _given(entry: Mapping[str, Any], name: str, wrong: Any) -> Any:
+def _kind(entry: Any, wrong: Callable[[str], Refused]) -> type[CryoProbe] | type[HeatProbe] | type[TabledZone]:
+    """The kind of an entry, once what every entry has is right."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("kind"), str) or entry["kind"] not in _KINDS:
+        raise wrong(f".kind must be one of {', '.join(_KINDS)}")
+    kind, energies = _KINDS[entry["kind"]], get_args(Energy)
+    if entry.get("energy") not in energies:
+        raise wrong(f".energy must be one of {', '.join(energies)}")
+    if kind is not TabledZone and (entry["energy"] == "cryoablation") != (kind is CryoProbe):
+        raise wrong(f".energy cannot be {entry['energy']} for a {entry['kind']}")
+    if entry.get("fallback_for", entry["energy"]) != entry["energy"]:
+        raise wrong(".fallback_for must be the entry's own energy")
+    if not isinstance(entry.get("generic", False), bool):
+        raise wrong(".generic must be true or false")
+    aliases = entry.get("aliases", [])
+    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+        raise wrong(".aliases must be a list of texts")
+    return kind
+
+
+def _given(entry: Mapping[str, Any], name: str, wrong: Callable[[str], Refused]) -> Any:
     """A value of the entry of the right kind."""
     if name not in entry:
         raise wrong(f".{name} is missing")

@@ -95,8 +95,9 @@ class Lesion:
 
     @cached_property
     def points_lps_mm(self) -> FloatArray:
-        """(n, 3) LPS of every voxel of the tumor and, where there is one, of its simulated zone; kept once made."""
-        regions = [r for r in (self.tumor, self.simulated_zone) if r is not None]
+        """(n, 3) LPS of every voxel of the tumor and, where one was planned, of its simulated zone; kept once made."""
+        planned = None if self.zone_is_predicted else self.simulated_zone
+        regions = [r for r in (self.tumor, planned) if r is not None]
         return frozen(np.concatenate([r.points_lps_mm() for r in regions]))
 
 

@@ -150,11 +150,22 @@ def segment(case: Case, view: LesionView) -> Zone | Reason:
     if phase == "unknown" and not on_scale:
         return _UNPROVEN
     found = segment_zone(view.image, view.around, zone_is_darker=case.plan.organ != "lung")
+    if isinstance(found, Reason) and view.lesion.zone_is_predicted:
+        around = _without_prediction(case, view)
+        found = segment_zone(view.image, around, zone_is_darker=case.plan.organ != "lung")
     if isinstance(found, Zone) and on_scale and phase in ("unknown", "enhanced"):
         # What bears out tags need not prove contrast by itself.
         least_hu = LIVER_UNENHANCED_HU if phase == "enhanced" else LIVER_SURELY_ENHANCED_HU
         return found if found.intensities.organ >= least_hu else _UNPROVEN
     return found
+
+
+def _without_prediction(case: Case, view: LesionView) -> Surroundings:
+    """What is expected around the tumor alone: a prediction must not hide what is found without it."""
+    alone = replace(view.lesion, simulated_zone=None, zone_is_predicted=False)
+    scale = prior_scale(case.days_since_procedure, case.plan.energy)
+    prior_mm = prior_distance_mm(alone, view.baseline_points, view.around.tumor_mm, scale=scale)
+    return replace(view.around, prior_mm=prior_mm)
 
 
 def assess_lesion(case: Case, view: LesionView, found: Zone | Reason, carried: CarriedTumor) -> LesionAssessment:

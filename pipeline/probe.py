@@ -40,8 +40,8 @@ class CryoProbe:
 class HeatProbe:
     """A radiofrequency electrode or a microwave antenna. efficiency: share of the generator's power that heats tissue;
     power_w: where the protocol gives none; reach_mm: distance over which the power in tissue falls to 1 / e beside its
-    spreading; coolant_c: of an internally cooled shaft, None where it is not cooled; limit_c: the
-    generator lets no tissue get hotter, None where it does.
+    spreading; coolant_c: of an internally cooled shaft, None where it is not cooled; limit_c:
+    mean temperature 2 to 5 mm from the shaft at which the generator holds the tissue, None where it does not.
     """
 
     model: str
@@ -64,7 +64,7 @@ class HeatProbe:
         if self.coolant_c is not None:
             _check(self.model, "coolant_c", self.coolant_c, -10.0, 40.0)
         if self.limit_c is not None:
-            _check(self.model, "limit_c", self.limit_c, 60.0, 200.0)
+            _check(self.model, "limit_c", self.limit_c, 50.0, 120.0)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def read_temperature(header: Header, key: str) -> _Map:
 
 def check_celsius(values: NDArray[Any], key: str) -> None:
     """Raises Refused ``region_unreadable`` for a map without a unit whose values look like kelvin."""
-    known = values[np.isfinite(values)]
+    known = values[np.isfinite(values) & (values != 0)]  # zeros are often what surrounds a map
     if known.size and known.min() > _KELVIN_ABOVE:
         text = f"the temperature map looks like kelvin (all above {_KELVIN_ABOVE:g}); threshold and map must be in °C."
         raise Refused("region_unreadable", f"{key}: {text}")

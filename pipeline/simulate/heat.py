@@ -15,7 +15,7 @@ from pipeline.simulate.arrays import CONVECTIVE, OFF, PRESCRIBED, Sinks
 from pipeline.simulate.dose import Dose
 from pipeline.simulate.lattice import Lattice
 from pipeline.simulate.numba_engine import NumbaEngine
-from pipeline.simulate.sinks import Line, heating_w_m3, make_sinks, sigma_mm
+from pipeline.simulate.sinks import Line, beside, heating_w_m3, make_sinks, sigma_mm
 from pipeline.simulate.tissue import BODY_C, Law
 from pipeline.simulate.torch_engine import TorchEngine
 
@@ -26,13 +26,14 @@ Array = NDArray[np.float32]
 class Drive:
     """What a probe does in an interval. coolant_c: the temperature it reaches inside, °C; transfer_w_m2k: from its
     surface to the coolant; ramp_s: time constant with which it starts at body temperature; flux_w_m: prescribed heat
-    flow instead of a coolant, W/m.
+    flow instead of a coolant, W/m; running_s: for how long it has done so when the interval begins.
     """
 
     coolant_c: float = BODY_C
     transfer_w_m2k: float = 0.0
     ramp_s: float = 0.0
     flux_w_m: float | None = None
+    running_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def run(
     sinks = make_sinks(lines, lattice)
     engine = _engine(lattice, sinks, s, heats=heats)
     fields = [heating_w_m3(line, lattice) for line in lines] if heats else []
+    around = [beside(line, lattice) for line in lines] if heats else []
     pace = _Pace(lattice, sinks, lines, s)
     low, high, drawn, steps = 0.0, 0.0, 0.0, 0
     freezes = ended = False
@@ -105,7 +107,7 @@ def run(
         # Probes that are switched one after another freeze in one cycle: it ends when none does.
         ended = not interval.freezes and (ended or freezes)
         freezes = interval.freezes
-        generators = _Generators(lattice, fields, interval) if heats else None
+        generators = _Generators(lattice, fields, around, interval) if heats else None
         elapsed = 0.0
         while elapsed < interval.duration_s - 1e-9:
             driven = _driven(sinks, lines, interval.drives, elapsed, lattice.rest_c)
@@ -152,39 +154,50 @@ def _driven(
         if drive.flux_w_m is not None:
             mode[n], flux[n] = PRESCRIBED, drive.flux_w_m
             continue
-        reached = 1 - np.exp(-(elapsed_s + 1.0) / drive.ramp_s) if drive.ramp_s > 0 else 1.0
+        since_s = drive.running_s + elapsed_s + 1.0
+        reached = 1 - np.exp(-since_s / drive.ramp_s) if drive.ramp_s > 0 else 1.0
         mode[n] = CONVECTIVE
         coolant[n] = rest_c + reached * (drive.coolant_c - rest_c)
         transfer[n] = 2 * np.pi * line.radius_mm * 1e-3 * drive.transfer_w_m2k
     return sinks._replace(mode=mode, coolant_c=coolant, transfer=transfer, flux=flux)
 
 
-class _Generators:
-    """The power of an interval, W/m³, turned down so far that no tissue gets hotter than the limit.
+_WET_J_M3K = 3.8e6  # what a kelvin costs before water boils, about
 
-    What the hottest tissue lost in the last step it will lose in the next: it is given that, and what it lacks. Merely
-    switched off above the limit, the power of one long step could heat far beyond it.
+
+class _Generators:
+    """The power of an interval, W/m³, turned down so far that the tissue beside each line stays at the limit.
+
+    What it lost in the last step it will lose in the next: it is given that, and what it lacks. Merely switched off
+    above the limit, the power of one long step could heat far beyond it. The mean around a line is judged, not the
+    hottest cell: that depends on where the cells lie.
     """
 
-    def __init__(self, lattice: Lattice, fields: Sequence[Array], interval: Interval) -> None:
+    def __init__(
+        self, lattice: Lattice, fields: Sequence[Array], around: Sequence[NDArray[np.bool_]], interval: Interval
+    ) -> None:
         powers_w = interval.powers_w or (0.0,) * len(fields)
         self._field = np.asarray(sum(p * f for p, f in zip(powers_w, fields, strict=True)), np.float32)
-        self._peak = float(self._field.max())
-        self._limit: Array | None = None
-        if interval.limit_c is not None:
-            limits = [float(law.enthalpy_of(interval.limit_c)) for law in lattice.laws_of_tissues]
-            self._limit = np.array(limits, np.float32)[lattice.labels]
+        self._around = [where for where, power in zip(around, powers_w, strict=True) if power > 0]
+        self._peak = max((float(self._field[where].mean()) for where in self._around), default=0.0)
+        self._lattice, self._limit_c = lattice, interval.limit_c
         self._given, self._over, self._step_s = 0.0, 0.0, 0.0
 
     def field(self, enthalpy: Array, step_s: float) -> Array:
         """(k, j, i) for the next step, from H now."""
-        if self._limit is None or self._peak <= 0:
+        if self._limit_c is None or self._peak <= 0:
             return self._field
-        over = float((enthalpy - self._limit).max())
+        hottest_c = max(self._mean_c(enthalpy[where], self._lattice.labels[where]) for where in self._around)
+        over = _WET_J_M3K * (hottest_c - self._limit_c)
         lost = max(0.0, self._given - (over - self._over)) * step_s / self._step_s if self._step_s else 0.0
         share = min(1.0, max(0.0, (lost - over) / (self._peak * step_s)))
         self._given, self._over, self._step_s = share * self._peak * step_s, over, step_s
         return share * self._field
+
+    def _mean_c(self, enthalpy: Array, labels: NDArray[np.uint8]) -> float:
+        laws = self._lattice.laws_of_tissues
+        each = [laws[n].temperature_of(enthalpy[labels == n]) for n in np.unique(labels)]
+        return float(np.concatenate(each).mean())
 
 
 class _Pace:

@@ -187,8 +187,6 @@ def cross_faces(problem: Problem, theta: Floats, y: Floats, out: Floats, step_s:
         flux = step_h2 * (right - (theta[cell_b] - theta[cell_a]))
         out[cell_a] += flux
         out[cell_b] -= flux
-    for n in range(len(faces.pinned)):
-        out[faces.pinned[n]] = 0.0
 
 
 @compiled
@@ -255,6 +253,8 @@ def super_step(problem: Problem, state: State, step_s: float, stages: int) -> fl
         conduct(problem, state, y, out, Stage(mu, nu, step))
         cross_faces(problem, state.potential, y, out, step)
         flow = draw(problem, state.potential, y, out, step)
+        for m in range(len(problem.faces.pinned)):  # vessels, also where a probe draws from them
+            out[problem.faces.pinned[m]] = 0.0
         now = mu * drawn + nu * drawn_before + step * flow
         drawn_before, drawn = drawn, now
         y, out = out, y

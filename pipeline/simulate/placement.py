@@ -13,8 +13,10 @@ from pipeline.probe import CryoProbe, HeatProbe, TabledZone
 from pipeline.simulate.device_fit import fitted
 from pipeline.simulate.sinks import Line
 
-#: A probe much thinner than a cell is felt as a line; beyond this its first millimetres are guessed.
-_MOST_CELLS_IN_RADII = 3.5
+#: A probe much thinner than a cell is felt as a line; beyond this its first millimetres are guessed (our own choice).
+MOST_CELLS_IN_RADII = 3.5
+#: Farther than any zone reaches, so that an applicator so far from its tumor is a slip of a point (our own choice).
+FARTHEST_MM = 60.0
 
 
 class CannotSimulate(ValueError):
@@ -67,18 +69,24 @@ def fitted_devices(applicators: Sequence[Applicator]) -> tuple[Applicator, ...]:
     return tuple(found)
 
 
-def check_placement(applicators: Sequence[Applicator], baseline: Geometry, spacing_mm: float) -> None:
-    """Raises CannotSimulate for applicators outside the baseline or through one another, and for cells too coarse."""
-    lines = [active_line(applicator) for applicator in applicators]
-    for number, (applicator, line) in enumerate(zip(applicators, lines, strict=True)):
+def check_placement(lesion: Lesion, baseline: Geometry, spacing_mm: float) -> None:
+    """Raises CannotSimulate for applicators outside the baseline, far from their tumor or through one another at the
+    same time, and for cells too coarse. The devices are those of the applicators, fitted."""
+    lines = [active_line(applicator) for applicator in lesion.applicators]
+    tumor = lesion.tumor.points_lps_mm()
+    takes_s = sum(phase.duration_s for phase in lesion.protocol)
+    for number, (applicator, line) in enumerate(zip(lesion.applicators, lines, strict=True)):
         if not bool(baseline.contains(np.array(applicator.tip_lps_mm))):
             raise CannotSimulate(f"applicators[{number}].tip_lps_mm", "lies outside the baseline scan")
-        if spacing_mm > _MOST_CELLS_IN_RADII * line.radius_mm:
+        if (apart := float(_to_line_mm(tumor, line).min())) > FARTHEST_MM:
+            text = f"puts the active part {apart:.0f} mm from the tumor; at most {FARTHEST_MM:g} mm are possible"
+            raise CannotSimulate(f"applicators[{number}].tip_lps_mm", text)
+        if spacing_mm > MOST_CELLS_IN_RADII * line.radius_mm:
             text = f"has a radius of {line.radius_mm:g} mm; cells of {spacing_mm:g} mm are too coarse for it"
             raise CannotSimulate(f"applicators[{number}].model", text)
         for before in range(number):
             touch = line.radius_mm + lines[before].radius_mm
-            together = applicator.start_s == applicators[before].start_s
+            together = abs(applicator.start_s - lesion.applicators[before].start_s) < takes_s
             if together and _apart_mm(line, lines[before]) < touch:
                 text = f"overlaps applicators[{before}]: their shafts are less than {touch:.1f} mm apart"
                 raise CannotSimulate(f"applicators[{number}].tip_lps_mm", text)
@@ -87,11 +95,16 @@ def check_placement(applicators: Sequence[Applicator], baseline: Geometry, spaci
 def _apart_mm(one: Line, other: Line) -> float:
     """Least distance between two active parts, to a tenth of a millimetre."""
     along = np.linspace(0.0, 1.0, 200)[:, None]
-    points = ends_of(one)[0] * (1 - along) + ends_of(one)[1] * along
-    start, end = ends_of(other)
+    start, end = ends_of(one)
+    return float(_to_line_mm(start * (1 - along) + end * along, other).min())
+
+
+def _to_line_mm(points_lps_mm: FloatArray, line: Line) -> FloatArray:
+    """(n,) distance from (n, 3) points to an active part."""
+    start, end = ends_of(line)
     shaft = end - start
-    share = np.clip((points - start) @ shaft / (shaft @ shaft), 0.0, 1.0)
-    return float(np.linalg.norm(points - start - share[:, None] * shaft, axis=1).min())
+    share = np.clip((points_lps_mm - start) @ shaft / (shaft @ shaft), 0.0, 1.0)
+    return np.asarray(np.linalg.norm(points_lps_mm - start - share[:, None] * shaft, axis=1))
 
 
 def ends_of(line: Line) -> tuple[FloatArray, FloatArray]:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pipeline.case import Lesion, Plan
 from pipeline.geometry import Geometry
 from pipeline.margin import measure_margin
+from pipeline.probe import CryoProbe, HeatProbe
+from pipeline.simulate.placement import MOST_CELLS_IN_RADII
 from pipeline.simulate.zone import COARSE_MM, Edge, Factors, SimulatedZone, SimulationSettings, scene_of, simulate
 from pipeline.surface import Level, surface_of_mask
 from pipeline.volume import Mask
@@ -22,7 +24,8 @@ _PERFUSION, _CONDUCTIVITY, _TRANSFER = (0.5, 2.0), (0.8, 1.2), (0.75, 1.3)
 ENSEMBLE = tuple(Factors(p, k, h) for p in _PERFUSION for k in _CONDUCTIVITY for h in _TRANSFER)
 
 
-_THREADS = 2
+_THREADS = 2  # as many cores as the smallest machine has
+_WITH_SHAFT = (CryoProbe, HeatProbe)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ def spread_of(
     """The zone simulated once for each member of the ensemble, on cells of 2 mm, which cost little and move the edge by
     about 1 %: so much less than the ensemble does. told: how many runs are done, of how many.
     """
-    coarse = replace(settings, spacing_mm=max(COARSE_MM, settings.spacing_mm))
+    thinnest_mm = min((a.probe.radius_mm for a in lesion.applicators if isinstance(a.probe, _WITH_SHAFT)), default=10.0)
+    coarse_mm = max(settings.spacing_mm, min(COARSE_MM, MOST_CELLS_IN_RADII * thinnest_mm))
+    coarse = replace(settings, spacing_mm=coarse_mm)
     scene = scene_of(plan, lesion, coarse)
     levels: list[Level] = []
     margins: list[float | None] = []

@@ -16,12 +16,13 @@ COOLING_S = 120.0
 
 @dataclass(frozen=True)
 class _Turn:
-    """One phase of one applicator in time."""
+    """One phase of one applicator in time; since_s: when the first of the like phases that follow one another began."""
 
     applicator: int
     start_s: float
     end_s: float
     phase: ProtocolPhase
+    since_s: float
 
 
 def intervals_of(applicators: Sequence[Applicator], protocol: Sequence[ProtocolPhase]) -> tuple[Interval, ...]:
@@ -34,8 +35,12 @@ def intervals_of(applicators: Sequence[Applicator], protocol: Sequence[ProtocolP
     times = sorted({0.0, *(turn.start_s for turn in turns), *(turn.end_s for turn in turns)})
     found: list[Interval] = []
     for start, end in pairwise(times):
-        now = {turn.applicator: turn.phase for turn in turns if turn.start_s <= start < turn.end_s}
-        drives = tuple(_drive(applicator, now.get(n)) for n, applicator in enumerate(applicators))
+        running = {turn.applicator: turn for turn in turns if turn.start_s <= start < turn.end_s}
+        now = {number: turn.phase for number, turn in running.items()}
+        drives = tuple(
+            _drive(applicator, now.get(n), start - running[n].since_s if n in running else 0.0)
+            for n, applicator in enumerate(applicators)
+        )
         powers = tuple(_power_w(applicator, now.get(n)) for n, applicator in enumerate(applicators))
         freezes = any(phase.phase == "freeze" for phase in now.values())
         found.append(Interval(end - start, drives, powers_w=powers, limit_c=_limit_c(applicators), freezes=freezes))
@@ -51,24 +56,29 @@ def _limit_c(applicators: Sequence[Applicator]) -> float | None:
 
 
 def _turns(number: int, applicator: Applicator, protocol: Sequence[ProtocolPhase]) -> list[_Turn]:
-    out, at = [], applicator.start_s
+    """Its phases in time, to the millisecond: nothing is switched twice because of rounding."""
+    out: list[_Turn] = []
+    at = round(applicator.start_s, 3)
     for phase in protocol:
-        out.append(_Turn(number, at, at + phase.duration_s, phase))
-        at += phase.duration_s
+        end = round(at + phase.duration_s, 3)
+        alike = out and (out[-1].phase.phase, out[-1].phase.is_active) == (phase.phase, phase.is_active)
+        out.append(_Turn(number, at, end, phase, out[-1].since_s if alike else at))
+        at = end
     return out
 
 
-def _drive(applicator: Applicator, phase: ProtocolPhase | None) -> Drive | None:
-    """What a probe does in a phase; None where it is off."""
+def _drive(applicator: Applicator, phase: ProtocolPhase | None, running_s: float) -> Drive | None:
+    """What a probe does in a phase; None where it is off. running_s: for how long it has."""
     probe = applicator.probe
     if phase is None or probe is None:
         return None
     if isinstance(probe, CryoProbe):
         if phase.phase == "freeze":
-            return Drive(probe.coolant_c, probe.transfer_w_m2k * applicator.power_fraction, probe.ramp_s)
+            transfer = probe.transfer_w_m2k * applicator.power_fraction
+            return Drive(probe.coolant_c, transfer, probe.ramp_s, running_s=running_s)
         is_active = phase.phase == "heat" or phase.is_active
         if is_active and probe.thaw_c is not None:
-            return Drive(probe.thaw_c, probe.transfer_w_m2k, probe.ramp_s)
+            return Drive(probe.thaw_c, probe.transfer_w_m2k, probe.ramp_s, running_s=running_s)
         return None
     if isinstance(probe, HeatProbe) and phase.phase == "heat" and probe.coolant_c is not None:
         return Drive(probe.coolant_c, _COOLED_SHAFT_W_M2K)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from pipeline.case import Organ
 from pipeline.geometry import FloatArray, Geometry, upright_grid
@@ -19,8 +20,9 @@ GAS_BELOW_HU, LUNG_BELOW_HU, FAT_BELOW_HU, FAT_ABOVE_HU, BONE_ABOVE_HU = -950.0,
 _SMOOTH_MM = 1.5
 #: Smaller specks of another tissue are noise.
 SMALLEST_ML = 0.3
-#: A vessel this thin follows the tissue around it; what survives an opening by half of it is large.
+#: A thinner vessel follows the tissue around it (our own choice).
 LARGE_VESSEL_MM = 3.0
+_HALF_VOXEL_MM = 0.25  # what a mask's voxels may take off a radius
 
 
 def grid_around(points_lps_mm: FloatArray, *, room_mm: float, spacing_mm: float, frame_uid: str) -> Geometry:
@@ -32,7 +34,8 @@ def grid_around(points_lps_mm: FloatArray, *, room_mm: float, spacing_mm: float,
 
 def tissue_names(organ: Organ) -> tuple[str, ...]:
     """The tissues that the labels of `label_map` number."""
-    return NAMES if organ in NAMES else (*NAMES, organ)
+    assert organ in NAMES
+    return NAMES
 
 
 def label_map(
@@ -56,17 +59,32 @@ def label_map(
     if inside is not None:
         labels[~inside] = names.index("soft_tissue")
     if image is not None and image.quantity == "ct_hu":
+        if inside is None and organ in ("bone", "lung"):  # these the image shows; not all else is one of them
+            labels[...] = names.index("soft_tissue")
         found = _by_brightness(image, grid, points)
         told = found != names.index("soft_tissue")
         labels[told if inside is None else told & ~inside] = found[told if inside is None else told & ~inside]
     for tumor in tumors:
         labels[sample_distance(tumor, points) > 0] = names.index("tumor")
     if vessel_mask is not None:
-        vessel = sample_distance(vessel_mask, points) > 0
-        radius = max(1, round(LARGE_VESSEL_MM / 2 / float(grid.spacing_mm[0])))
-        ball = ndimage.iterate_structure(ndimage.generate_binary_structure(3, 1), radius)
-        labels[ndimage.binary_opening(vessel, ball)] = names.index("vessel")
+        labels[_large(vessel_mask, points)] = names.index("vessel")
     return labels
+
+
+def _large(vessels: Mask, points: FloatArray) -> NDArray[np.bool_]:
+    """(...,) which of (..., 3) points lie in a vessel where a ball of that width fits: opened on the mask's own grid,
+    so that it is the same whatever the cells are."""
+    distance_mm, own = vessels.distance_nearby
+    radius_mm = LARGE_VESSEL_MM / 2
+    core = own.lps_of(np.argwhere(distance_mm >= radius_mm - _HALF_VOXEL_MM))
+    inside = sample_distance(vessels, points) > 0
+    if len(core):
+        reach_mm = radius_mm + float(own.spacing_mm.max())  # a voxel stands for all that is nearer to it
+        near = cKDTree(core).query(points[inside], distance_upper_bound=reach_mm)[0]
+        inside[inside] = np.isfinite(near)
+    else:
+        inside[...] = False
+    return inside
 
 
 def _by_brightness(image: Volume, grid: Geometry, points: FloatArray) -> NDArray[np.uint8]:

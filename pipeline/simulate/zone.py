@@ -15,6 +15,7 @@ from pipeline.simulate.dose import Dose
 from pipeline.simulate.heat import Course, HeatSettings, run
 from pipeline.simulate.lattice import Lattice
 from pipeline.simulate.placement import (
+    CannotSimulate,
     active_line,
     check_lesion,
     check_placement,
@@ -35,6 +36,8 @@ Array = NDArray[np.float32]
 #: °C. −20 °C is the lethal edge of the liquid-nitrogen studies, −40 °C the strictest in use, 0 °C what imaging shows.
 ISOTHERMS_C = (0.0, -20.0, -40.0)
 COARSE_MM = 2.0
+#: About 3 GiB.
+MOST_CELLS = 20e6
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,12 @@ def scene_of(plan: Plan, lesion: Lesion, settings: SimulationSettings) -> Scene:
     if isinstance(lesion.applicators[0].probe, TabledZone):
         return Scene(lesion, lesion.applicators, plan.organ, frame_uid, None, None)
     applicators = fitted_devices(lesion.applicators)
-    check_placement(applicators, plan.baseline.geometry, settings.spacing_mm)
+    check_placement(replace(lesion, applicators=applicators), plan.baseline.geometry, settings.spacing_mm)
     ends = np.array([p for a in applicators for p in ends_of(active_line(a))])
     grid = grid_around(ends, room_mm=settings.room_mm, spacing_mm=settings.spacing_mm, frame_uid=frame_uid)
+    if np.prod(grid.shape) > MOST_CELLS:
+        text = f"ask for {np.prod(grid.shape) / 1e6:.0f} million cells of {settings.spacing_mm:g} mm; take wider ones"
+        raise CannotSimulate("applicators", text)
     if settings.by_tissue:
         labels = label_map(
             grid,

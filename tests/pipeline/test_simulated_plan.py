@@ -76,11 +76,14 @@ def test_what_cannot_be_simulated_is_told_and_refuses_nothing(incomplete_phantom
 
     lesion = plan.lesions[0]
     outside = replace(lesion.applicators[0], tip_lps_mm=(5000.0, 0.0, 0.0))
+    x, y, z = lesion.applicators[0].tip_lps_mm
+    far = replace(lesion.applicators[0], tip_lps_mm=(x + 90.0, y, z), entry_lps_mm=(x + 90.0, y, z + 60.0))
     for wrong, key in (
         (replace(lesion, protocol=()), "lesions[0].protocol"),
         (replace(lesion, protocol=(ProtocolPhase("thaw", 300.0),)), "lesions[0].protocol"),
         (replace(lesion, applicators=(outside,)), "lesions[0].applicators[0].tip_lps_mm"),
         (replace(lesion, applicators=lesion.applicators * 2), "lesions[0].applicators[1].tip_lps_mm"),
+        (replace(lesion, applicators=(*lesion.applicators, far)), "lesions[0].applicators[1].tip_lps_mm"),
         (replace(lesion, applicators=(replace(lesion.applicators[0], probe=None),)), "lesions[0].applicators"),
     ):
         found = completed_plan(changed(wrong), COARSE)

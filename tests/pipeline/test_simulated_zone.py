@@ -73,3 +73,14 @@ def test_a_simulated_zone_that_the_baseline_cuts_off_is_not_compared(
     assert "simulated_zone_cut_by_baseline" not in [r.code for r in whole.reasons]
     assert found.simulated_zone is None
     assert "simulated_zone_cut_by_baseline" in [r.code for r in found.reasons]
+
+
+def test_a_predicted_zone_far_too_large_hides_nothing(
+    incomplete_phantom: Phantom, assessed_with: Callable[[Plan], LesionAssessment]
+) -> None:
+    plan, lesion = incomplete_phantom.plan, incomplete_phantom.plan.lesions[0]
+    grid = lesion.tumor.geometry
+    far_mm = np.linalg.norm((grid.grid_lps() - lesion.tumor.centroid_lps_mm) / (1.0, 1.15, 1.0), axis=-1)
+    large = replace(lesion, simulated_zone=Mask(far_mm < 31.0, grid), zone_is_predicted=True)
+    found = assessed_with(replace(plan, lesions=(large,)))
+    assert found.outcome == "incomplete_coverage"

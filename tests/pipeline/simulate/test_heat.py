@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pipeline.case import Applicator, ProtocolPhase
 from pipeline.geometry import upright_grid
+from pipeline.probe import CryoProbe
 from pipeline.simulate.dose import Dose
 from pipeline.simulate.heat import Course, Drive, HeatSettings, Interval, run
 from pipeline.simulate.lattice import Lattice
-from pipeline.simulate.sinks import Line
+from pipeline.simulate.placement import active_line
+from pipeline.simulate.schedule import intervals_of
+from pipeline.simulate.sinks import Line, beside
 from pipeline.simulate.tissue import Tissue
-from pipeline.simulate.tissues import FAT, GAS, LIVER, TUMOR, VESSEL, heated
+from pipeline.simulate.tissues import FAT, GAS, GEL, LIVER, TUMOR, VESSEL, heated
 
 COLD = Drive(-150.0, 1800.0, 25.0)
 BLOODLESS = replace(LIVER, perfusion_w_m3k=0.0)
+PROBE = CryoProbe("argon", 1.2, 16.0, 0.0, -150.0, 1850.0, 25.0, 20.0, "made")
 Labels = NDArray[np.uint8]
 
 
@@ -265,22 +270,64 @@ def test_coagulated_tissue_is_not_perfused_any_more() -> None:
     assert carried[1] < 0.9 * carried[0]
 
 
-@pytest.mark.parametrize(("power_w", "limit_c"), [(5.0, 80.0), (40.0, 80.0), (40.0, 100.5)])
+@pytest.mark.parametrize(("power_w", "limit_c"), [(40.0, 60.0), (40.0, 80.0), (80.0, 80.0)])
 def test_a_generator_that_follows_the_temperature_holds_it(power_w: float, limit_c: float) -> None:
     """However long the steps are, and whatever other tissue lies elsewhere."""
     labels = np.zeros((26, 26, 26), np.uint8)
     labels[:, :3], labels[:, -3:] = 1, 2
     lattice = lattice_of((heated(LIVER), heated(FAT), heated(GAS)), labels)
+    around = beside(ANTENNA, lattice)
     volumes = []
     for settings in (HeatSettings(), HeatSettings(longest_step_s=0.2, shortest_step_s=0.2)):
         course = run(lattice, [ANTENNA], [Interval(300, (None,), (power_w,), limit_c)], settings)
-        assert course.greatest_enthalpy is not None
         assert course.dose is not None
-        now, ever = (lattice.by_tissue(h, "temperature_of").max() for h in (course.enthalpy, course.greatest_enthalpy))
-        assert float(now) == pytest.approx(limit_c, abs=0.5)
-        assert float(ever) == pytest.approx(limit_c, abs=0.5)
+        assert float(lattice.by_tissue(course.enthalpy, "temperature_of")[around].mean()) == pytest.approx(
+            limit_c, abs=1.0
+        )
         volumes.append(float(np.clip(0.5 + np.log(np.maximum(course.dose, 1e-6)), 0, 1).sum()))
-    assert volumes[0] == pytest.approx(volumes[1], rel=0.02)
+    assert volumes[0] == pytest.approx(volumes[1], rel=0.05)  # nearer to the line it boils
     free = run(lattice, [ANTENNA], [Interval(300, (None,), (power_w,))])
-    assert free.greatest_enthalpy is not None
-    assert float(lattice.by_tissue(free.greatest_enthalpy, "temperature_of").max()) > limit_c + 10
+    assert float(lattice.by_tissue(free.enthalpy, "temperature_of")[around].mean()) > limit_c + 5
+
+
+def test_one_freeze_is_what_its_parts_are() -> None:
+    """Switching something else on the way does not make a probe start anew."""
+    lattice = lattice_of((GEL,), np.zeros((40, 40, 40), np.uint8))
+    applicator = Applicator("A", (0.0, 0.0, -8.0), (0.0, 0.0, 40.0), PROBE)
+    line = active_line(applicator)
+    drawn = []
+    for parts in (1, 10):
+        phases = [ProtocolPhase("freeze", 300.0 / parts)] * parts
+        drawn.append(run(lattice, [line], intervals_of([applicator], phases)).drawn_j)
+    assert drawn[1] == pytest.approx(drawn[0], rel=0.01)
+
+
+def test_a_far_probe_that_starts_later_changes_nothing() -> None:
+    shape = (40, 40, 40)
+    lattice = lattice_of((LIVER,), np.zeros(shape, np.uint8))
+    near = Applicator("A", (-12.0, 0.0, -8.0), (-12.0, 0.0, 40.0), replace(PROBE, active_length_mm=8.0))
+    far = replace(
+        near, tip_lps_mm=(14.0, 14.0, 8.0), entry_lps_mm=(14.0, 14.0, 60.0), start_s=60.0, power_fraction=1e-3
+    )
+    freeze = [ProtocolPhase("freeze", 240.0)]
+    alone = run(lattice, [active_line(near)], intervals_of([near], freeze))
+    both = run(lattice, [active_line(near), active_line(far)], intervals_of([near, far], freeze))
+    cold = [lattice.by_tissue(c.least_enthalpy[-1], "temperature_of") <= -20 for c in (alone, both)]
+    assert cold[0].sum() > 50
+    assert cold[1].sum() == pytest.approx(cold[0].sum(), rel=0.03)
+
+
+@pytest.mark.parametrize("spacing_mm", [1.0, 1.5])
+def test_an_electrodes_zone_hardly_depends_on_where_the_cells_lie(spacing_mm: float) -> None:
+    volumes = []
+    for shift in (0.0, 0.25, 0.5):
+        n = int(44 / spacing_mm)
+        first = -(n - 1) / 2 * spacing_mm + shift * spacing_mm
+        grid = upright_grid((n,) * 3, (spacing_mm,) * 3, (first,) * 3, "frame")
+        lattice = Lattice(grid, np.zeros(grid.shape, np.uint8), (heated(LIVER),))
+        line = Line((0.0, 0.0, -8.0), (0.0, 0.0, 8.0), 0.735, reach_mm=100.0)
+        course = run(lattice, [line], [Interval(240, (Drive(15.0, 3000.0, 5.0),), (30.0,), 83.0)])
+        assert course.dose is not None
+        level = np.log(np.maximum(course.dose, 1e-6))
+        volumes.append(float(np.clip(0.5 + level / 4, 0, 1).sum()) * spacing_mm**3)
+    assert max(volumes) < 1.06 * min(volumes)

@@ -138,7 +138,6 @@ def test_heat_coagulates(plan: MakePlan, applicator: MakeProbe, law: str) -> Non
         assert [edge.name for edge in zone.edges] == ["coagulated"]
         assert zone.temperature_c is not None
         assert (zone.temperature_c[zone.counting.mask.voxels] > 43).all()
-        assert float(zone.temperature_c.max()) < 104
         sizes.append(ml(zone))
     assert 0.5 < sizes[0] < 0.9 * sizes[1] < 40
     assert zone.counting.mask.centroid_lps_mm == pytest.approx((0.3, 0.2, -1.0), abs=0.5)
