@@ -60,7 +60,9 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as problem:
-        raise Refused("bad_probe_table", f"The probe table {path} cannot be read as UTF-8 text.") from problem
+        why = "does not exist" if not path.exists() else "cannot be read as UTF-8 text"
+        text = f"The probe table {path} {why}; simulation.probes in the configuration names it."
+        raise Refused("bad_probe_table", text) from problem
 
 
 def _devices(text: str, name: str) -> tuple[Device, ...]:

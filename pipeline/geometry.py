@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,16 @@ class Geometry:
         low = np.clip(np.floor(index.min(0) - pad), 0, self.shape).astype(int)
         high = np.clip(np.ceil(index.max(0) + pad) + 1, 0, self.shape).astype(int)
         return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
+
+    def holding(self, others: Sequence[Geometry]) -> Geometry:
+        """This grid with as many more of its own cells on each side as the voxel centers of others need."""
+        corners = [grid.lps_of(np.array([(0, 0, 0), np.array(grid.shape) - 1])) for grid in (self, *others)]
+        index = self.index_of(np.concatenate(corners))
+        low = np.floor(index.min(axis=0) + 1e-6).astype(int)
+        size = np.ceil(index.max(axis=0) - 1e-6).astype(int) + 1 - low
+        matrix = self.lps_from_index.copy()
+        matrix[:3, 3] = self.lps_of(low)
+        return Geometry((int(size[0]), int(size[1]), int(size[2])), matrix, self.frame_uid)
 
     def resampled(self, spacing_mm: ArrayLike) -> Geometry:
         """A grid over the same extent with another spacing (k, j, i), same axes; the outer voxel faces are kept."""

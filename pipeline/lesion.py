@@ -81,6 +81,8 @@ _UNTREATED = Reason(
 )
 #: Zones that were meant to cover a tumor reach beyond it on all sides; 3 mm around one of 25 mm gives a Dice of 0.75.
 UNTREATED_DICE = 0.8
+#: What two masks of voxels may say without meaning it.
+_SURELY_OUT_MM = 1.0
 #: A ball of 3.4 mm: below what is seen, biopsied or ablated, so a slip of the drawing tool.
 LEAST_TUMOR_ML = 0.02
 
@@ -240,6 +242,9 @@ def _remarks(lesion: Lesion, zone: Zone, compared: SimulatedZoneComparison | Non
         out += (Reason("bright_core_in_zone", f"{core} and taken for coagulated core."),)
     if lesion.simulated_zone is not None and compared is None:
         out += (_SIMULATED_CUT,)
+    if compared is not None and compared.minimal_margin_mm < -_SURELY_OUT_MM and _planned_depth_mm(lesion) >= 0:
+        text = f"The simulated zone leaves part of the tumor out ({-compared.minimal_margin_mm:.1f} mm at the farthest)"
+        out += (Reason("simulated_zone_leaves_tumor", f"{text}; the verdict rests on the zone found."),)
     return out
 
 

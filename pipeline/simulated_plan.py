@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from pipeline.assessment import Reason
 from pipeline.case import Lesion, Plan
-from pipeline.simulate.placement import CannotSimulate
-from pipeline.simulate.zone import SimulationSettings, simulate_zone
+from pipeline.simulate.placement import CannotSimulate, oddities
+from pipeline.simulate.zone import SimulatedZone, SimulationSettings, simulate_zone
 from pipeline.transform import sample_distance
 from pipeline.volume import Mask
 
@@ -69,30 +69,38 @@ def of_devices(lesion: Lesion) -> tuple[Reason, ...]:
     return found
 
 
+def of_place(lesion: Lesion, zone: SimulatedZone, key: str) -> Reason | None:
+    """Why a simulated zone cannot be meant for its lesion, if so. key: of the lesion in the plan."""
+    level = zone.counting.level
+    if level.mask().is_empty:
+        text = f"The simulation of {lesion.lesion_id} reaches {zone.counting.name} nowhere: check {key}.protocol."
+        return Reason("simulated_zone_empty", text)
+    if float(sample_distance(_cropped(level.mask()), lesion.tumor.points_lps_mm()).max()) < -FAR_MM:
+        text = f"The zone simulated for {lesion.lesion_id} lies more than {FAR_MM:.0f} mm from its tumor"
+        return Reason("simulated_zone_astray", f"{text}: check {key}.applicators.")
+    return None
+
+
+def of_applicators(lesion: Lesion, key: str) -> tuple[Reason, ...]:
+    """Where an applicator's points look like a slip. key: of the lesion in the plan."""
+    return tuple(Reason("applicator_doubted", f"plan.json: {key}.{text}") for text in oddities(lesion))
+
+
 def _with_zone(plan: Plan, lesion: Lesion, key: str, settings: SimulationSettings) -> tuple[Lesion, tuple[Reason, ...]]:
     try:
         zone = simulate_zone(plan, lesion, settings)
     except CannotSimulate as problem:
         text = f"No zone could be simulated for {lesion.lesion_id}: {key}.{problem.key} {problem.text}."
         return lesion, (Reason("zone_not_simulated", text),)
-    mask = zone.counting.mask
-    if mask.is_empty:
-        text = f"The simulation of {lesion.lesion_id} reaches {zone.counting.name} nowhere: check the protocol."
-        return lesion, (Reason("zone_not_simulated", text), *of_devices(lesion))
-    mask = _cropped(mask)
-    if float(sample_distance(mask, lesion.tumor.points_lps_mm()).max()) < -FAR_MM:
-        text = (
-            f"The zone simulated for {lesion.lesion_id} lies more than {FAR_MM:.0f} mm from its tumor and is not used: "
-        )
-        return lesion, (Reason("zone_not_simulated", f"{text}check {key}.applicators."),)
+    beside = (*of_applicators(lesion, key), *of_devices(lesion))
+    if (wrong := of_place(lesion, zone, key)) is not None:
+        return lesion, (Reason("zone_not_simulated", f"{wrong.text} It is not used."), *beside)
+    mask = _cropped(zone.counting.mask)
     text = (
         f"The plan brings no simulated zone for {lesion.lesion_id}; it was simulated from applicators and protocol "
         f"({zone.counting.name}, {mask.volume_ml:.1f} ml)."
     )
-    return replace(lesion, simulated_zone=mask, zone_is_predicted=True), (
-        Reason("zone_simulated", text),
-        *of_devices(lesion),
-    )
+    return replace(lesion, simulated_zone=mask, zone_is_predicted=True), (Reason("zone_simulated", text), *beside)
 
 
 def _cropped(mask: Mask) -> Mask:

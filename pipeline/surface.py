@@ -55,6 +55,25 @@ class Level:
         """The edge, closed at the border of the grid."""
         return surface_at_zero(self.values, self.grid)
 
+    def mask(self) -> Mask:
+        """The inside on the level's own grid."""
+        return Mask(self.values > 0, self.grid)
+
+    def mask_on(self, grid: Geometry) -> Mask:
+        """The inside on a grid that reaches as far as the inside does."""
+        own = self.mask()
+        if own.is_empty:
+            return Mask(np.zeros(grid.shape, bool), grid)
+        inside = own.points_lps_mm()
+        first = grid.index_of(self.grid.lps_of((0, 0, 0)))
+        if np.abs(first - np.round(first)).max() < 1e-3 and np.allclose(self.grid.spacing_mm, grid.spacing_mm):
+            return own.crop(own.geometry.box_around(inside, pad_mm=0.0)).embedded_in(grid)
+        voxels = np.zeros(grid.shape, bool)
+        box = grid.box_around(inside, pad_mm=float(self.grid.spacing_mm.max()))
+        part = grid.crop([s.start for s in box], [s.stop for s in box])
+        voxels[box] = self.at(part.grid_lps()) > 0
+        return Mask(voxels, grid)
+
     def at(self, points_lps_mm: FloatArray) -> Array:
         """(...,) values at (..., 3) points; outside the grid the least value."""
         index = np.moveaxis(self.grid.index_of(points_lps_mm), -1, 0)

@@ -191,6 +191,6 @@ def _lesion(node: Node, energy: Energy) -> PlannedLesion:
         required_margin_mm=node.child("required_margin_mm").number(least=0, most=MOST_REQUIRED_MM),
         tumor=region_ref(node.child("tumor")),
         simulated_zone=region_ref(node.child("simulated_zone")) if node.has("simulated_zone") else None,
-        applicators=read_applicators(node) if node.has("applicators") else (),
+        applicators=read_applicators(node, energy) if node.has("applicators") else (),
         protocol=read_protocol(node, energy) if node.has("protocol") else (),
     )

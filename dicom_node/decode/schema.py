@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -14,6 +13,8 @@ from dicom_node.refusal import Refused
 
 #: What a DICOM long string (VR LO) holds.
 _LONGEST_NAME = 64
+#: JSON has whole numbers that no float holds.
+_LARGEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Node:
 
     def list(self, *, at_least: int) -> list[Node]:
         if not isinstance(self.value, list) or len(self.value) < at_least:
-            raise self.wrong(f"must be a list of at least {at_least}" if at_least else "must be a list")
+            raise self.wrong(f"must be a list with at least {at_least} entry" if at_least else "must be a list")
         return [Node(item, f"{self.key}[{n}]") for n, item in enumerate(self.value)]
 
     def text(self) -> str:
@@ -59,13 +60,20 @@ class Node:
             raise self.wrong("must be a text that is not empty")
         return self.value.strip()
 
-    def name(self) -> str:
-        """A text that may stand in a path, a line and a DICOM element."""
+    def line(self) -> str:
+        """A text that may stand in a line and a DICOM element."""
         text = self.text()
         if len(text) > _LONGEST_NAME:
             raise self.wrong(f"must have at most {_LONGEST_NAME} characters; it has {len(text)}")
-        if not text.isprintable() or "/" in text or "\\" in text or text in (".", ".."):
-            raise self.wrong("must have no slash, backslash, line break or control character, and be no path")
+        if not text.isprintable():
+            raise self.wrong("must have no line break or control character")
+        return text
+
+    def name(self) -> str:
+        """A text that may stand in a path, a line and a DICOM element."""
+        text = self.line()
+        if "/" in text or "\\" in text or text in (".", ".."):
+            raise self.wrong("must have no slash or backslash, and be no path")
         return text
 
     def one_of(self, choices: Sequence[str]) -> str:
@@ -75,7 +83,7 @@ class Node:
 
     def number(self, *, above: float | None = None, least: float | None = None, most: float | None = None) -> float:
         value = self.value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
             raise self.wrong("must be a number")
         if above is not None and not value > above:
             raise self.wrong(f"must be above {above:g}")

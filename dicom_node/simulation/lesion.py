@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from pipeline.margin import measure_margin
 from pipeline.simulate.placement import CannotSimulate, check_lesion
 from pipeline.simulate.planned import PlannedMargin, Spread, planned_margins, spread_of
 from pipeline.simulate.zone import SimulatedZone, SimulationSettings, simulate_zone
-from pipeline.simulated_plan import FAR_MM, of_devices
+from pipeline.simulated_plan import of_applicators, of_devices, of_place
 from pipeline.surface import surface_of_mask
 from pipeline.transform import sample_distance
 from pipeline.volume import Mask
@@ -101,35 +101,46 @@ def _simulated(
                 plan,
                 lesion,
                 settings,
+                zone,
                 told=lambda done, runs: progress(f"simulate {lesion.lesion_id} otherwise, {done} of {runs}"),
             )
-    is_empty = not bool((zone.counting.level.values > 0).any())
+    margins = planned_margins(zone, lesion)
     thinnest = None
-    if not is_empty:
+    if not zone.counting.mask.is_empty:
         margin = measure_margin(surface_of_mask(lesion.tumor), zone.counting.level)
         x, y, z = margin.tumor.vertices_lps_mm[margin.thinnest]
         thinnest = (float(x), float(y), float(z))
     return SimulatedLesion(
         lesion=lesion,
         zone=zone,
-        margins=planned_margins(zone, lesion),
+        margins=margins,
         spread=spread,
         thinnest_lps_mm=thinnest,
         overlap=None if lesion.simulated_zone is None else _overlap(lesion.simulated_zone, zone.counting.mask),
-        reasons=(*_of_place(lesion, zone, f"lesions[{number}]"), *of_devices(lesion)),
+        reasons=_reasons(lesion, zone, margins[0], f"lesions[{number}]"),
     )
 
 
-def _of_place(lesion: Lesion, zone: SimulatedZone, key: str) -> Sequence[Reason]:
-    """What is odd about where the zone lies."""
-    level = zone.counting.level
-    if not (level.values > 0).any():
-        text = f"The simulation of {lesion.lesion_id} reaches {zone.counting.name} nowhere: check {key}.protocol."
-        return (Reason("simulated_zone_empty", text),)
-    if float(sample_distance(zone.counting.mask, lesion.tumor.points_lps_mm()).max()) < -FAR_MM:
-        text = f"The zone simulated for {lesion.lesion_id} lies more than {FAR_MM:.0f} mm from its tumor"
-        return (Reason("simulated_zone_astray", f"{text}: check {key}.applicators."),)
-    return ()
+def _reasons(lesion: Lesion, zone: SimulatedZone, margin: PlannedMargin, key: str) -> tuple[Reason, ...]:
+    """What to know of a lesion's simulation, the most important first. margin: of the edge that counts."""
+    wrong = of_place(lesion, zone, key)
+    of_zone = (wrong,) if wrong is not None else _of_margin(lesion, margin)
+    return (*of_zone, *of_applicators(lesion, key), *of_devices(lesion))
+
+
+def _of_margin(lesion: Lesion, margin: PlannedMargin) -> tuple[Reason, ...]:
+    """That the zone does not do what the plan requires, if so."""
+    least_mm, required_mm = margin.minimal_margin_mm, lesion.required_margin_mm
+    if least_mm is None or least_mm >= required_mm:
+        return ()
+    name = f"The zone simulated for {lesion.lesion_id}"
+    if margin.covered_fraction == 0:
+        return (Reason("simulated_zone_misses_tumor", f"{name} covers no part of its tumor."),)
+    if least_mm < 0:
+        text = f"{name} leaves part of the tumor out: {-least_mm:.1f} mm of it stick out at the farthest."
+        return (Reason("simulated_zone_leaves_tumor", text),)
+    text = f"{name} covers the tumor with {least_mm:.1f} mm to spare at the least; {required_mm:.1f} mm are required."
+    return (Reason("simulated_margin_below_required", text),)
 
 
 def _overlap(planned: Mask, simulated: Mask) -> Overlap:

@@ -9,7 +9,6 @@ import numpy as np
 from dicom_node.results.masks import write_nifti
 from dicom_node.simulation.lesion import SimulatedLesion
 from dicom_node.simulation.names import edge_name
-from pipeline.surface import Level
 from pipeline.volume import Mask
 
 
@@ -33,11 +32,7 @@ def write_masks(found: SimulatedLesion, name: str, folder: Path) -> None:
         write(edge_name(edge), edge.mask)
         for cycle, level in enumerate(edge.cycles, 1):
             if len(edge.cycles) > 1:
-                write(f"{edge_name(edge)}-cycle-{cycle}", _inside(level))
+                write(f"{edge_name(edge)}-cycle-{cycle}", level.mask())
     if found.spread is not None:
         write("certain", found.spread.certain)
         write("possible", found.spread.possible)
-
-
-def _inside(level: Level) -> Mask:
-    return Mask(level.values > 0, level.grid)

@@ -16,9 +16,6 @@ from dicom_node.simulation.lesion import SimulatedLesion
 from dicom_node.simulation.looks import look_of
 from dicom_node.study import SourceImages
 from pipeline.case import Organ
-from pipeline.geometry import Geometry
-from pipeline.simulate.zone import Edge
-from pipeline.volume import Mask
 
 _SIMULATION = Made(
     kind="simulation",
@@ -35,11 +32,12 @@ def simulated_segments(lesions: Sequence[SimulatedLesion]) -> tuple[Segment, ...
 
     The grid is the first lesion's, extended where others lie beyond it.
     """
-    grid = _common_grid([lesion.zone.grid for lesion in lesions])
+    first, *others = [lesion.zone.grid for lesion in lesions]
+    grid = first.holding(others)
     found: list[Segment] = []
     for lesion in lesions:
         for number, edge in enumerate(lesion.zone.edges):
-            mask = _on(edge, grid)
+            mask = edge.level.mask_on(grid)
             if not mask.is_empty:
                 look = look_of(edge, number)
                 label = f"simulated zone {edge.name}" if number == 0 else f"simulated {edge.name}"
@@ -64,31 +62,3 @@ def _reached(segments: Sequence[Segment], sources: SourceImages) -> tuple[int, i
     last = sources.geometry.shape[0] - 1
     first = int(np.clip(np.floor(along.min()), 0, last))
     return first, int(np.clip(np.ceil(along.max()), first, last)) + 1
-
-
-def _common_grid(grids: Sequence[Geometry]) -> Geometry:
-    """The first grid, with as many more of its cells on each side as hold the others."""
-    first = grids[0]
-    corners = np.concatenate([grid.lps_of(np.array([(0, 0, 0), np.array(grid.shape) - 1])) for grid in grids])
-    index = first.index_of(corners)
-    low = np.floor(index.min(axis=0) + 1e-6).astype(int)
-    high = np.ceil(index.max(axis=0) - 1e-6).astype(int) + 1
-    matrix = first.lps_from_index.copy()
-    matrix[:3, 3] = first.lps_of(low)
-    size = high - low
-    return Geometry((int(size[0]), int(size[1]), int(size[2])), matrix, first.frame_uid)
-
-
-def _on(edge: Edge, grid: Geometry) -> Mask:
-    """The inside of an edge on a grid that holds its own."""
-    own = edge.level.grid
-    at = grid.index_of(own.lps_of((0, 0, 0)))
-    if np.abs(at - np.round(at)).max() < 1e-3 and np.allclose(own.spacing_mm, grid.spacing_mm):
-        return edge.mask.embedded_in(grid)
-    if edge.mask.is_empty:
-        return Mask(np.zeros(grid.shape, bool), grid)
-    box = grid.box_around(edge.mask.points_lps_mm(), pad_mm=2.0)
-    part = Mask(np.zeros(grid.shape, bool), grid).crop(box).geometry
-    voxels = np.zeros(grid.shape, bool)
-    voxels[box] = edge.level.at(part.grid_lps()) > 0
-    return Mask(voxels, grid)

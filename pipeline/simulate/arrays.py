@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
+# The compiled kernels hold these three numbers and BENDS; numba keeps them until kernels.py itself changes.
 OFF, CONVECTIVE, PRESCRIBED = 0, 1, 2
 #: Temperatures at which a tissue's properties may change.
 BENDS = 4

@@ -18,6 +18,7 @@ from pipeline.simulate.tissues import GEL, at_rest
 
 _CELL_MM = 2.0
 _LEAST_W_M2K, _MOST_W_M2K = 100.0, 20_000.0
+_ACTIVE_MM, _MOST_FITS = (3.0, 110.0), 4
 #: The edge of the ice in gel is where freezing begins: at 0 °C gel is not cold yet.
 _JUST_FROZEN_C = 0.05
 
@@ -28,17 +29,29 @@ def fitted(probe: CryoProbe, size: IsothermSize) -> CryoProbe:
 
     Raises ValueError where no heat transfer makes it so large or so small.
     """
-    made = probe
-    for _ in range(3 if size.length_mm is not None else 1):
-        made = replace(made, transfer_w_m2k=_transfer(made, size))
-        if size.length_mm is None:
-            break
-        longer = size.length_mm - _gel_size(made, size)[1]
-        if abs(longer) < 0.5:
-            break
-        made = replace(made, active_length_mm=float(np.clip(made.active_length_mm + longer, 3.0, 110.0)))
+    made = replace(probe, transfer_w_m2k=_transfer(probe, size))
+    if size.length_mm is not None:
+        made = _as_long(made, size, size.length_mm)
     stated = f"isotherm {size.temperature_c:g} °C of {size.diameter_mm:g} mm after {size.after_s:g} s"
     return replace(made, provenance=f"heat transfer fitted to the plan's {stated}; else: {probe.provenance}")
+
+
+def _as_long(probe: CryoProbe, size: IsothermSize, length_mm: float) -> CryoProbe:
+    """The fitted probe with the active length that makes an isotherm of that length too."""
+    for _ in range(_MOST_FITS):
+        longer_mm = length_mm - _gel_size(probe, size)[1]
+        if abs(longer_mm) < 0.5:
+            return probe
+        active_mm = float(np.clip(probe.active_length_mm + longer_mm, *_ACTIVE_MM))
+        probe = replace(probe, active_length_mm=active_mm)
+        probe = replace(probe, transfer_w_m2k=_transfer(probe, size))
+    made_mm = _gel_size(probe, size)[1]
+    if abs(made_mm - length_mm) > _CELL_MM:
+        raise ValueError(
+            f"states a length of {length_mm:g} mm; with the diameter it states an active part of "
+            f"{probe.active_length_mm:.0f} mm makes {made_mm:.0f} mm. Leave length_mm out, or check both"
+        )
+    return probe
 
 
 def _transfer(probe: CryoProbe, size: IsothermSize) -> float:
@@ -49,10 +62,12 @@ def _transfer(probe: CryoProbe, size: IsothermSize) -> float:
     low, high = float(np.log(_LEAST_W_M2K)), float(np.log(_MOST_W_M2K))
     least, most = missing(low), missing(high)
     if least > 0 or most < 0:
-        limit = f"at most {size.diameter_mm + most:.0f}" if most < 0 else f"at least {size.diameter_mm + least:.0f}"
+        limit = f"at most {size.diameter_mm + most:.1f}" if most < 0 else f"at least {size.diameter_mm + least:.1f}"
         raise ValueError(
             f"states {size.diameter_mm:g} mm at {size.temperature_c:g} °C after {size.after_s:g} s; a shaft of "
-            f"{2 * probe.radius_mm:g} mm at {probe.coolant_c:g} °C makes {limit} mm in gel of {size.medium_c:g} °C"
+            f"{2 * probe.radius_mm:g} mm at {probe.coolant_c:g} °C, active over {probe.active_length_mm:.0f} mm, makes "
+            f"{limit} mm in gel of {size.medium_c:g} °C. Check temperature, time and diameter, or leave isotherm_size "
+            "out"
         )
     return float(np.exp(optimize.brentq(missing, low, high, xtol=0.01)))
 

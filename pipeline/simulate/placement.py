@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -48,6 +49,10 @@ def check_lesion(lesion: Lesion) -> None:
         raise CannotSimulate("applicators", "mixes devices with a tabled zone and devices that are simulated")
     if len({type(applicator.probe) for applicator in lesion.applicators}) > 1:
         raise CannotSimulate("applicators", "mixes devices that freeze and devices that heat")
+    for number, applicator in enumerate(lesion.applicators):
+        if applicator.isotherm_size is not None and not isinstance(applicator.probe, CryoProbe):
+            text = "is given, but this device has a zone of its own that is not simulated; leave it out"
+            raise CannotSimulate(f"applicators[{number}].isotherm_size", text)
     if not any(tabled) and not lesion.protocol:
         raise CannotSimulate("protocol", "is missing; the zone cannot be simulated without it")
     wanted = "freeze" if any(isinstance(a.probe, CryoProbe) for a in lesion.applicators) else "heat"
@@ -79,10 +84,18 @@ def check_placement(lesion: Lesion, baseline: Geometry, spacing_mm: float) -> No
         if not bool(baseline.contains(np.array(applicator.tip_lps_mm))):
             raise CannotSimulate(f"applicators[{number}].tip_lps_mm", "lies outside the baseline scan")
         if (apart := float(_to_line_mm(tumor, line).min())) > FARTHEST_MM:
+            swapped = active_line(
+                replace(applicator, tip_lps_mm=applicator.entry_lps_mm, entry_lps_mm=applicator.tip_lps_mm)
+            )
+            advice = "; are tip and entry swapped?" if _to_line_mm(tumor, swapped).min() < FARTHEST_MM else ""
             text = f"puts the active part {apart:.0f} mm from the tumor; at most {FARTHEST_MM:g} mm are possible"
-            raise CannotSimulate(f"applicators[{number}].tip_lps_mm", text)
-        if spacing_mm > MOST_CELLS_IN_RADII * line.radius_mm:
-            text = f"has a radius of {line.radius_mm:g} mm; cells of {spacing_mm:g} mm are too coarse for it"
+            raise CannotSimulate(f"applicators[{number}].tip_lps_mm", text + advice)
+        if spacing_mm > (widest_mm := MOST_CELLS_IN_RADII * line.radius_mm):
+            assert applicator.probe is not None  # it has an active part
+            text = (
+                f"is simulated as the {applicator.probe.model} with a radius of {line.radius_mm:g} mm, for which cells "
+                f"of {spacing_mm:g} mm are too coarse; at most {math.floor(10 * widest_mm) / 10:g} mm are possible"
+            )
             raise CannotSimulate(f"applicators[{number}].model", text)
         for before in range(number):
             touch = line.radius_mm + lines[before].radius_mm
@@ -90,6 +103,28 @@ def check_placement(lesion: Lesion, baseline: Geometry, spacing_mm: float) -> No
             if together and _apart_mm(line, lines[before]) < touch:
                 text = f"overlaps applicators[{before}]: their shafts are less than {touch:.1f} mm apart"
                 raise CannotSimulate(f"applicators[{number}].tip_lps_mm", text)
+
+
+def oddities(lesion: Lesion) -> tuple[str, ...]:
+    """What can be simulated but looks like a slip of a point, as sentences that begin with their key
+    in the lesion. The devices are those of the applicators."""
+    found = []
+    tumor = lesion.tumor.points_lps_mm()
+    for number, applicator in enumerate(lesion.applicators):
+        if not isinstance(applicator.probe, CryoProbe | HeatProbe):
+            continue
+        key, line = f"applicators[{number}].entry_lps_mm", active_line(applicator)
+        shaft_mm = math.dist(applicator.tip_lps_mm, applicator.entry_lps_mm)
+        needed_mm = applicator.probe.tip_inset_mm + applicator.probe.active_length_mm
+        entry = np.array([applicator.entry_lps_mm])
+        if np.linalg.norm(tumor - entry, axis=1).min() < _to_line_mm(tumor, line).min():
+            found.append(f"{key} lies nearer to the tumor than the active part: are tip and entry swapped?")
+        elif shaft_mm < needed_mm:
+            found.append(
+                f"{key} is {shaft_mm:.0f} mm from the tip, but the active part reaches {needed_mm:.0f} mm from it: is "
+                "it where the shaft passes the skin?"
+            )
+    return tuple(found)
 
 
 def _apart_mm(one: Line, other: Line) -> float:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.case import Lesion, Plan
-from pipeline.geometry import Geometry
 from pipeline.margin import measure_margin
 from pipeline.probe import CryoProbe, HeatProbe
 from pipeline.simulate.placement import MOST_CELLS_IN_RADII
@@ -52,8 +51,9 @@ class PlannedMargin:
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """Least and greatest value over the ensemble, for the edge that counts; None where a member made no zone.
-    certain, possible: what lies inside the zone in every member, and in any, on cells of 2 mm.
+    """Least and greatest value over the ensemble and the zone itself, for the edge that counts; None where one of them
+    is no zone. runs: of the ensemble; certain, possible: what lies inside in all of them, and in any, on the zone's
+    grid or, where a member reaches beyond it, on a wider one of the same cells.
     """
 
     runs: int
@@ -72,28 +72,30 @@ def spread_of(
     plan: Plan,
     lesion: Lesion,
     settings: SimulationSettings,
+    zone: SimulatedZone,
     *,
     told: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Spread:
-    """The zone simulated once for each member of the ensemble, on cells of 2 mm, which cost little and move the edge by
-    about 1 %: so much less than the ensemble does. told: how many runs are done, of how many.
+    """How far the lesion's zone may be off: it is simulated once for each member of the ensemble, on cells of 2 mm,
+    which cost little and move the edge by so much less than the ensemble does. told: how many runs are done, of how
+    many.
     """
     thinnest_mm = min((a.probe.radius_mm for a in lesion.applicators if isinstance(a.probe, _WITH_SHAFT)), default=10.0)
     coarse_mm = max(settings.spacing_mm, min(COARSE_MM, MOST_CELLS_IN_RADII * thinnest_mm))
     coarse = replace(settings, spacing_mm=coarse_mm)
     scene = scene_of(plan, lesion, coarse)
-    levels: list[Level] = []
-    margins: list[float | None] = []
+    levels = [zone.counting.level]
+    margins = [_margin(zone.counting, lesion)]
     # The kernels let other threads run.
     with ThreadPoolExecutor(_THREADS) as threads:
-        zones = threads.map(lambda factors: simulate(scene, coarse, factors), ENSEMBLE)
-        for done, zone in enumerate(zones, 1):
+        members = threads.map(lambda factors: simulate(scene, coarse, factors), ENSEMBLE)
+        for done, member in enumerate(members, 1):
             told(done, len(ENSEMBLE))
-            levels.append(zone.counting.level)
-            margins.append(_margin(zone.counting, lesion))
+            levels.append(member.counting.level)
+            margins.append(_margin(member.counting, lesion))
     volumes = [_volume_ml(level) for level in levels]
-    grid = _widest(levels)
-    inside = [_on(level, grid) for level in levels]
+    grid = zone.grid.holding([_part(level).grid for level in levels if not level.mask().is_empty])
+    inside = [level.mask_on(grid).voxels for level in levels]
     known = [margin for margin in margins if margin is not None]
     return Spread(
         runs=len(ENSEMBLE),
@@ -149,13 +151,3 @@ def _extent(level: Level, axis: NDArray[np.float64]) -> tuple[float, float]:
     slabs = np.bincount(np.floor((inside - inside.min()) / step).astype(int))
     area = float(slabs.max()) * level.grid.voxel_volume_mm3 / step
     return length, 2 * float(np.sqrt(area / np.pi))
-
-
-def _widest(levels: list[Level]) -> Geometry:
-    return max((level.grid for level in levels), key=lambda grid: int(np.prod(grid.shape)))
-
-
-def _on(level: Level, grid: Geometry) -> NDArray[np.bool_]:
-    if level.grid.same_grid(grid):
-        return level.values > 0
-    return np.asarray(level.at(grid.grid_lps()) > 0)

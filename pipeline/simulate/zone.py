@@ -88,7 +88,7 @@ class Edge:
 
     @property
     def mask(self) -> Mask:
-        return Mask(self.level.values > 0, self.level.grid)
+        return self.level.mask()
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.case import Applicator, Lesion, Plan, ProtocolPhase
+from pipeline.case import Applicator, IsothermSize, Lesion, Plan, ProtocolPhase
 from pipeline.phantom import Phantom
-from pipeline.probe import CryoProbe
+from pipeline.probe import CryoProbe, TabledZone
 from pipeline.simulate.zone import SimulationSettings, simulate_zone
 from pipeline.simulated_plan import completed_plan
 from pipeline.transform import sample_distance
@@ -99,3 +99,31 @@ def test_a_protocol_too_short_to_freeze_is_told(incomplete_phantom: Phantom) -> 
     assert found.plan.lesions[0].simulated_zone is None
     assert found.told[0].code == "zone_not_simulated"
     assert "nowhere" in found.told[0].text
+
+
+def test_points_that_look_like_a_slip_are_told(incomplete_phantom: Phantom) -> None:
+    plan = through(incomplete_phantom.plan)
+    lesion = plan.lesions[0]
+    (probe,) = lesion.applicators
+    x, y, z = probe.tip_lps_mm
+    swapped = replace(probe, tip_lps_mm=(x, y, z + 75.0), entry_lps_mm=(x, y, z + 10.0))
+    short = replace(probe, entry_lps_mm=(x, y, z + 20.0))
+    for placed, said in (
+        (swapped, "are tip and entry swapped?"),
+        (short, "is 20 mm from the tip, but the active part"),
+    ):
+        found = completed_plan(replace(plan, lesions=(replace(lesion, applicators=(placed,)),)), COARSE)
+        (doubt,) = [reason for reason in found.told if reason.code == "applicator_doubted"]
+        assert doubt.text.startswith("plan.json: lesions[0].applicators[0].entry_lps_mm ")
+        assert said in doubt.text
+    assert "applicator_doubted" not in codes(plan)
+
+
+def test_a_stated_isotherm_of_a_device_that_is_not_simulated_is_refused(incomplete_phantom: Phantom) -> None:
+    plan = through(incomplete_phantom.plan)
+    lesion = plan.lesions[0]
+    tabled = TabledZone("tabled", 30.0, 40.0, 15.0, 0.1, "made")
+    placed = replace(lesion.applicators[0], probe=tabled, isotherm_size=IsothermSize(-20.0, 600.0, 30.0))
+    found = completed_plan(replace(plan, lesions=(replace(lesion, applicators=(placed,)),)), COARSE)
+    assert [reason.code for reason in found.told] == ["zone_not_simulated"]
+    assert "lesions[0].applicators[0].isotherm_size is given, but" in found.told[0].text

@@ -11,6 +11,7 @@ import pytest
 from dicom_node.decode.plan import read_plan_file
 from dicom_node.refusal import Refused
 
+SIZE = {"temperature_c": -20, "after_s": 600, "diameter_mm": 30}
 WRONG = [
     ({"lessons": []}, "lessons is not a known key"),
     ({"plan_id": None}, "plan_id must be a text"),
@@ -18,8 +19,8 @@ WRONG = [
     ({"plan_id": "../P1"}, "plan_id must have no slash"),
     ({"plan_id": "P\\1"}, "plan_id must have no slash"),
     ({"plan_id": ".."}, "plan_id must have no slash"),
-    ({"plan_id": "P\n1"}, "plan_id must have no slash"),
-    ({"plan_id": "P\x1b[2J"}, "plan_id must have no slash"),
+    ({"plan_id": "P\n1"}, "plan_id must have no line break or control character"),
+    ({"plan_id": "P\x1b[2J"}, "plan_id must have no line break or control character"),
     ({"plan_id": "P" * 65}, "plan_id must have at most 64 characters; it has 65"),
     ({"organ": "spleen"}, "organ must be one of liver, lung, kidney, bone, soft_tissue"),
     ({"procedure.energy": "laser"}, "procedure.energy must be one of"),
@@ -28,15 +29,15 @@ WRONG = [
     ({"procedure.time": "12:00"}, "procedure.time is not a known key"),
     ({"baseline": "1.2.3"}, "baseline must be an object"),
     ({"baseline.series_instance_uid": 5}, "baseline.series_instance_uid must be a text"),
-    ({"lesions": []}, "lesions must be a list of at least 1"),
-    ({"lesions": {}}, "lesions must be a list of at least 1"),
+    ({"lesions": []}, "lesions must be a list with at least 1 entry"),
+    ({"lesions": {}}, "lesions must be a list with at least 1 entry"),
     ({"lesions.0.required_margin_mm": -1}, "lesions[0].required_margin_mm must be at least 0"),
     ({"lesions.0.required_margin_mm": 50}, "lesions[0].required_margin_mm must be at most 30"),
     ({"lesions.0.required_margin_mm": "5"}, "lesions[0].required_margin_mm must be a number"),
     ({"lesions.0.required_margin_mm": True}, "lesions[0].required_margin_mm must be a number"),
     ({"lesions.0.required_margin_mm": float("nan")}, "lesions[0].required_margin_mm must be a number"),
-    ({"lesions.0.lesion_id": "L\\1"}, "lesions[0].lesion_id must have no slash, backslash"),
-    ({"lesions.0.lesion_id": "L\n1"}, "lesions[0].lesion_id must have no slash, backslash"),
+    ({"lesions.0.lesion_id": "L\\1"}, "lesions[0].lesion_id must have no slash or backslash"),
+    ({"lesions.0.lesion_id": "L\n1"}, "lesions[0].lesion_id must have no line break"),
     ({"lesions.0.lesion_id": "L" * 65}, "lesions[0].lesion_id must have at most 64 characters"),
     ({"lesions.0.tumor": 4}, "lesions[0].tumor must be an object"),
     ({"lesions.0.tumor.segment_number": 0}, "lesions[0].tumor.segment_number must be a whole number"),
@@ -50,10 +51,28 @@ WRONG = [
         "lesions[0].applicators[0].tip_lps_mm must be three numbers",
     ),
     ({"lesions.0.applicators.0.tip_lps_mm": [1, 2, "3"]}, "applicators[0].tip_lps_mm[2] must be a number"),
-    ({"lesions.0.applicators.0.entry_lps_mm": [0, 0, 0]}, "entry_lps_mm must differ from tip_lps_mm"),
+    ({"lesions.0.applicators.0.entry_lps_mm": [0, 0, 0]}, "entry_lps_mm must be at least 1 mm from tip_lps_mm"),
+    ({"lesions.0.applicators.0.tip_lps_mm": [1e300, 0, 0]}, "applicators[0].tip_lps_mm[0] must be a number"),
+    ({"lesions.0.applicators.0.tip_lps_mm": [1e160, 0, 0]}, "applicators[0].tip_lps_mm lies farther than 3 m"),
+    ({"lesions.0.applicators.0.entry_lps_mm": [0, 10**400, 0]}, "entry_lps_mm[1] must be a number"),
+    ({"lesions.0.applicators.0.model": "A" * 65}, "model must have at most 64 characters"),
+    ({"lesions.0.applicators.0.model": "A\x1b[2J"}, "model must have no line break or control character"),
+    ({"lesions.0.applicators.0.isotherm_size": SIZE | {"length_mm": 20}}, "isotherm_size.length_mm is less than 0.8"),
+    (
+        {"lesions.0.protocol": [{"phase": "heat", "duration_s": 60}], "procedure.energy": "microwave"}
+        | {"lesions.0.applicators.0.isotherm_size": SIZE},
+        "isotherm_size is what a cryoprobe makes in gel; in microwave leave it out",
+    ),
+    ({"lesions.0.protocol": {}}, "lesions[0].protocol must be a list of one phase or more, or one of 10-8-10, "),
+    ({"lesions.0.protocol": [{"phase": "heat", "duration_s": 60}]}, "lesions[0].protocol has no phase freeze"),
+    ({"lesions.0.protocol.0.active": True}, "protocol[0].active goes with a phase thaw, not with freeze"),
+    ({"lesions.0.protocol.0.power_w": 40}, "protocol[0].power_w goes with a phase heat, not with freeze"),
     ({"lesions.0.protocol.0.phase": "boil"}, "lesions[0].protocol[0].phase must be one of"),
     ({"lesions.0.protocol.0.duration_s": 0}, "lesions[0].protocol[0].duration_s must be above 0"),
-    ({"lesions.0.protocol.0.power_w": -3}, "lesions[0].protocol[0].power_w must be above 0"),
+    (
+        {"lesions.0.protocol": [{"phase": "heat", "duration_s": 9, "power_w": -3}]},
+        "lesions[0].protocol[0].power_w must be above 0",
+    ),
     ({"organ_mask": []}, "organ_mask must be an object"),
 ]
 

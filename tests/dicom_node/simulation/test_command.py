@@ -71,6 +71,7 @@ def test_the_configuration_counts_and_the_command_line_goes_before_it(simulate, 
         ("--isotherm-c", "253", "looks like kelvin"),
         ("--isotherm-c", "5", "between -80 and 0"),
         ("--isotherm-c", "nan", "between -80 and 0"),
+        ("--isotherm-c", "inf", "between -80 and 0 °C, not inf"),
         ("--spacing-mm", "4", "between 0.4 and 3"),
         ("--spacing-mm", "-1", "between 0.4 and 3"),
     ],
@@ -110,8 +111,11 @@ BAD = [
         change(f"{APPLICATOR}.isotherm_size", SIZE),
         "lesions[0].applicators[0].isotherm_size.temperature_c must be in °C",
     ),
-    (change("lesions.0.protocol", []), "lesions[0].protocol must be a list of at least 1"),
-    (change("lesions.0.protocol", "10-9-8"), "lesions[0].protocol must be a list of phases or"),
+    (change("lesions.0.protocol", []), "lesions[0].protocol must be a list of one phase or more"),
+    (
+        change("lesions.0.protocol", "10-9-8"),
+        "lesions[0].protocol must be a list of one phase or more, or one of 10-8-10",
+    ),
     (change("lesions.0.applicators", []), "lesions[0].applicators names no applicator"),
     (change("procedure.energy", "radiofrequency"), "lesions[0].protocol[0].phase must be heat in radiofrequency"),
     (change("lesions.0.protocol", [{"phase": "thaw", "duration_s": 60}]), "lesions[0].protocol has no phase freeze"),
@@ -186,7 +190,8 @@ def test_cells_too_coarse_for_a_thin_probe_are_refused(simulate, plan):
 
     status, _, err = simulate(plan(thin), *QUICK)
     assert status == 1
-    assert "lesions[0].applicators[0].model has a radius of 0.75 mm; cells of 3 mm are too coarse for it." in err
+    assert "lesions[0].applicators[0].model is simulated as the IceSeed with a radius of 0.75 mm" in err
+    assert "cells of 3 mm are too coarse; at most 2.6 mm are possible." in err
 
 
 def test_a_baseline_of_another_series_is_refused(simulate, plan, written_phantom):

@@ -51,3 +51,13 @@ def test_a_stated_length_sets_the_active_length(argon: CryoProbe) -> None:
 def test_an_isotherm_that_no_heat_transfer_makes_is_refused(argon: CryoProbe) -> None:
     with pytest.raises(ValueError, match="makes at most"):
         fitted(argon, replace(STATED, diameter_mm=45.0))
+
+
+def test_a_length_too_short_for_its_diameter_is_refused(argon: CryoProbe) -> None:
+    with pytest.raises(ValueError, match=r"active over \d mm, makes at most"):
+        fitted(argon, replace(STATED, diameter_mm=13.5, length_mm=11.0))
+
+
+def test_a_length_that_no_active_part_makes_is_refused(argon: CryoProbe) -> None:
+    with pytest.raises(ValueError, match=r"states a length of 118 mm; .* Leave length_mm out"):
+        fitted(argon, replace(STATED, diameter_mm=10.0, length_mm=118.0))

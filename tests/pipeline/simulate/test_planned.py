@@ -10,11 +10,12 @@ import pytest
 
 from pipeline.case import Applicator, Plan, ProtocolPhase
 from pipeline.geometry import Geometry, upright_grid
-from pipeline.probe import TabledZone
+from pipeline.probe import CryoProbe, TabledZone
 from pipeline.simulate.planned import ENSEMBLE, planned_margins, spread_of
 from pipeline.simulate.zone import Edge, SimulatedZone, SimulationSettings, simulate_zone
 from pipeline.surface import Level
 
+ARGON = CryoProbe("argon", 0.75, 24.0, 3.0, -150.0, 2000.0, 25.0, 20.0, "made")
 MakeProbe = Callable[..., Applicator]
 MakePlan = Callable[..., Plan]
 FINE = SimulationSettings(spacing_mm=1.0, room_mm=12.0)
@@ -102,8 +103,8 @@ def test_the_spread_contains_what_is_most_likely(plan: MakePlan) -> None:
     settings = SimulationSettings(spacing_mm=2.0, room_mm=24.0)
     made = plan()
     lesion, told = made.lesions[0], []
-    spread = spread_of(made, lesion, settings, told=lambda done, count: told.append((done, count)))
     zone = simulate_zone(made, lesion, settings)
+    spread = spread_of(made, lesion, settings, zone, told=lambda done, count: told.append((done, count)))
     likely = planned_margins(zone, lesion)[0]
     assert spread.runs == len(ENSEMBLE) == 8
     assert told == [(n, 8) for n in range(1, 9)]
@@ -118,9 +119,24 @@ def test_the_spread_contains_what_is_most_likely(plan: MakePlan) -> None:
     assert spread.certain.volume_ml < spread.possible.volume_ml
 
 
+def test_the_spread_lies_on_the_cells_of_the_zone_and_holds_it(plan: MakePlan, applicator: MakeProbe) -> None:
+    """Also of a probe that is too thin for the ensemble's usual cells."""
+    thin = replace(ARGON, radius_mm=0.45, transfer_w_m2k=4000.0)
+    made = plan((applicator(probe=thin),), (ProtocolPhase("freeze", 120.0),))
+    settings = SimulationSettings(spacing_mm=1.2, room_mm=16.0)
+    zone = simulate_zone(made, made.lesions[0], settings)
+    spread = spread_of(made, made.lesions[0], settings, zone)
+    nominal = zone.counting.mask.voxels
+    for mask in (spread.certain, spread.possible):
+        assert mask.geometry.same_grid(zone.grid)
+    assert (spread.certain.voxels <= nominal).all()
+    assert (nominal <= spread.possible.voxels).all()
+    assert 0 < spread.certain.volume_ml < zone.counting.mask.volume_ml < spread.possible.volume_ml
+
+
 def test_a_tabled_zone_spreads_as_its_table_says(plan: MakePlan, applicator: MakeProbe) -> None:
     made = plan((applicator((0.0, 0.0, -15.0), probe=sphere(30.0, 0.2)),), (ProtocolPhase("heat", 60.0),))
-    spread = spread_of(made, made.lesions[0], FINE)
+    spread = spread_of(made, made.lesions[0], FINE, simulate_zone(made, made.lesions[0], FINE))
     ball_ml = 4 / 3 * np.pi * 15.0**3 / 1000
     assert spread.volume_ml == pytest.approx((0.8**3 * ball_ml, 1.2**3 * ball_ml), rel=0.02)
     assert spread.minimal_margin_mm == pytest.approx((12.0 - 6.0, 18.0 - 6.0), abs=0.25)
@@ -132,7 +148,7 @@ def test_a_spread_in_which_a_member_makes_no_zone_states_no_margin(plan: MakePla
     """A short and weak freeze that reaches the isotherm only where everything helps."""
     settings = SimulationSettings(isotherm_c=-60.0, spacing_mm=2.0, room_mm=14.0)
     made = plan((applicator(power=0.08),), (ProtocolPhase("freeze", 120.0),))
-    spread = spread_of(made, made.lesions[0], settings)
+    spread = spread_of(made, made.lesions[0], settings, simulate_zone(made, made.lesions[0], settings))
     assert spread.volume_ml[0] == 0.0
     assert spread.minimal_margin_mm is None
     assert spread.certain.is_empty

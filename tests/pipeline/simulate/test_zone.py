@@ -176,6 +176,14 @@ def test_what_makes_no_zone_is_refused_by_its_key(plan: MakePlan, applicator: Ma
         assert told.value.key == key
 
 
+def test_swapped_ends_are_suspected_where_a_probe_is_too_far(plan: MakePlan, applicator: MakeProbe) -> None:
+    made = plan()
+    away, middle = (55.0, 55.0, 57.0), (0.0, 0.0, -10.0)
+    swapped = replace(applicator(), tip_lps_mm=away, entry_lps_mm=middle)
+    with pytest.raises(CannotSimulate, match=r"at most 60 mm are possible; are tip and entry swapped\?"):
+        simulate_zone(made, broken(made.lesions[0], applicators=(swapped,)), COARSE)
+
+
 def test_settings_that_no_one_can_mean_are_refused() -> None:
     with pytest.raises(ValueError, match="looks like kelvin"):
         SimulationSettings(isotherm_c=253.0)
