@@ -19,6 +19,8 @@ REGISTRATION_CLASSES = (SPATIAL_REGISTRATION, DEFORMABLE_REGISTRATION)
 #: Two objects that carry a region this far apart contradict each other.
 _APART_MM = 0.1
 _KINDS = ("RIGID", "RIGID_SCALE", "AFFINE")
+#: How far a rotation may stretch or skew: 0.1 mm in 10 cm, and what numbers rounded to three decimals do.
+_NOT_RIGID = 2e-3
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def _matrices(link: Header, frames: Frames, key: str) -> list[NDArray[np.float64
         to_own_from_region = _to_own(link, frames.region_uid, key)
         to_own_from_baseline = _to_own(link, frames.baseline_uid, key)
     except BROKEN as problem:
-        raise _unusable(key, "cannot be read; export it again") from problem
+        raise _unusable(link, key, "cannot be read") from problem
     return [np.linalg.inv(b) @ r for r in to_own_from_region for b in to_own_from_baseline]
 
 
@@ -101,29 +103,34 @@ def _to_own(link: Header, frame_uid: str, key: str) -> list[NDArray[np.float64]]
     if frame_uid == link.text("FrameOfReferenceUID"):
         return [np.eye(4)]
     items = link.dataset.RegistrationSequence
-    return [_matrix(item, key) for item in items if str(item.get("FrameOfReferenceUID") or "").strip() == frame_uid]
+    return [
+        _matrix(item, link, key) for item in items if str(item.get("FrameOfReferenceUID") or "").strip() == frame_uid
+    ]
 
 
-def _matrix(item: Dataset, key: str) -> NDArray[np.float64]:
+def _matrix(item: Dataset, link: Header, key: str) -> NDArray[np.float64]:
     """All matrices of an item as one, the first applied first."""
     total = np.eye(4)
     for registration in item.get("MatrixRegistrationSequence") or ():
         for step in registration.get("MatrixSequence") or ():
-            kind = str(step.get("FrameOfReferenceTransformationMatrixType") or "RIGID").strip()
+            kind = str(step.get("FrameOfReferenceTransformationMatrixType") or "AFFINE").strip()
             if kind not in _KINDS:
-                raise _unusable(key, f"has a matrix of type {kind}; {', '.join(_KINDS)} are known")
+                raise _unusable(link, key, f"has a matrix of type {kind}, none of {', '.join(_KINDS)}")
             numbers = np.array(step.FrameOfReferenceTransformationMatrix, float)
             if numbers.shape != (16,) or not np.isfinite(numbers).all():
-                raise _unusable(key, "has a matrix that is not 16 numbers")
+                raise _unusable(link, key, "has a matrix that is not 16 numbers")
             matrix = numbers.reshape(4, 4)
             if np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-6:
-                raise _unusable(key, "has a matrix whose last row is not 0 0 0 1")
+                raise _unusable(link, key, "has a matrix whose last row is not 0 0 0 1")
             if not 1e-3 < np.linalg.det(matrix[:3, :3]) < 1e3:
-                raise _unusable(key, "has a matrix that flattens or mirrors the patient")
+                raise _unusable(link, key, "has a matrix that flattens or mirrors the patient")
+            if kind == "RIGID" and np.abs(matrix[:3, :3].T @ matrix[:3, :3] - np.eye(3)).max() > _NOT_RIGID:
+                text = "has a matrix of type RIGID that scales or shears"
+                raise _unusable(link, key, text, "with a rotation and a shift alone, or as RIGID_SCALE or AFFINE")
             total = matrix @ total
     return total
 
 
-def _unusable(key: str, what: str) -> Refused:
-    text = f"the Spatial Registration object that links it to the baseline's frame of reference {what}."
-    return Refused("link_unusable", f"{key}: {text}")
+def _unusable(link: Header, key: str, what: str, how: str = "") -> Refused:
+    text = f"the Spatial Registration object {link.name}, which links it to the baseline's frame of reference, {what}"
+    return Refused("link_unusable", f"{key}: {text}; export it again{' ' if how else ''}{how}.")

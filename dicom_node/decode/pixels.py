@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID, ImplicitVRLittleEndian
+from pydicom.pixels.decoders.base import Decoder
+from pydicom.uid import UID, ImplicitVRLittleEndian, RLELossless
 
 from dicom_node.broken import BROKEN
 from dicom_node.decode.files import Header, quiet
@@ -130,10 +131,32 @@ def _by_pydicom(header: Header, syntax: UID) -> NDArray[Any]:
         dataset = dcmread(header.path, specific_tags=list(_PIXEL_TAGS), force=True)
         if "PixelData" not in dataset:
             raise Refused("truncated_file", f"{name} is cut short inside its pixel data; export it again.")
+        if dataset.get("BitsAllocated") == 1 and syntax == RLELossless:  # which packs whole bytes
+            raise Refused("unsupported_transfer_syntax", _syntax_text(name, syntax))
+        if dataset.get("BitsAllocated") == 1 and not syntax.is_encapsulated:
+            return _bit_by_bit(dataset, decoder, name)
         frames = [frame for frame, _ in decoder.iter_array(dataset, raw=True)]
     except BROKEN as problem:
         raise Refused("undecodable_pixels", f"The pixel data of {name} are damaged; export it again.") from problem
     return np.stack(frames)
+
+
+def _bit_by_bit(dataset: Dataset, decoder: Decoder, name: str) -> NDArray[np.uint8]:
+    """(frames, rows, columns) of 0 and 1, of uncompressed pixels of one bit.
+
+    They follow one another without a gap, so that a frame may begin inside a byte (PS3.5 8.1.1). They are read all at
+    once: frame by frame pydicom 3.0 takes a byte too few for a frame that reaches into one more.
+    """
+    rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
+    length = len(dataset.PixelData)
+    gapless, padded = -(-frames * rows * columns // 8), frames * -(-rows * columns // 8)
+    # Frames that each fill whole bytes have this length too. Nothing but the length tells them from gapless ones with
+    # bytes to spare, and read the wrong way a region is another region; so they are not read at all.
+    if length in (padded, padded + padded % 2) and length > gapless + gapless % 2:
+        text = f"{name} begins each frame on a byte of its own, but one-bit pixels must follow without a gap"
+        raise Refused("undecodable_pixels", f"{text}; export it with another program, or as NIfTI.")
+    values: NDArray[np.uint8] = decoder.as_array(dataset, raw=True)[0].reshape(-1, rows, columns)
+    return values
 
 
 def _by_gdcm(header: Header) -> NDArray[Any]:

@@ -89,12 +89,15 @@ def _region_objects(plan_file: PlanFile, source: RegionSource) -> Iterable[Heade
 def _stand_in(plan_file: PlanFile, source: RegionSource) -> Volume:
     """An empty image around tumors and applicators, in the frame of reference of the plan's regions; of no unit, so
     that no tissue is read from it."""
-    frames = {frame for ref in plan_file.regions if (frame := region_frame_uid(ref, source)) is not None}
-    if len(frames) > 1:
-        text = "The plan's regions lie in several frames of reference; give the baseline scan, which says its own."
-        raise Refused("baseline_needed", text)
+    keys: dict[str, str] = {}  # of the first region in each frame of reference
+    for ref in plan_file.regions:
+        if (frame := region_frame_uid(ref, source)) is not None:
+            keys.setdefault(frame, ref.key)
+    if len(keys) > 1:
+        text = f"{' and '.join(keys.values())} lie in several frames of reference, and only the baseline tells its own"
+        raise Refused("baseline_needed", f"plan.json: {text}; give the baseline scan with --baseline.")
     # NIfTI says no frame of reference: then the baseline's series has to name it.
-    frame_uid = frames.pop() if frames else plan_file.baseline_series_uid
+    frame_uid = next(iter(keys), plan_file.baseline_series_uid)
     boxes = [region_box(lesion.tumor, source) for lesion in plan_file.lesions]
     tips = [applicator.tip_lps_mm for lesion in plan_file.lesions for applicator in lesion.applicators]
     points = np.concatenate([*boxes, np.array(tips, float).reshape(-1, 3)])

@@ -35,7 +35,7 @@ class RegionRef:
     roi_number: int | None = None
     path: str | None = None
     label: int | None = None
-    """Of a NIfTI label map; None takes everything from one half on."""
+    """Of a NIfTI label map; None takes a mask, of organ or vessels also all labels together."""
     threshold: Threshold | None = None
 
 

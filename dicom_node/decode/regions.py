@@ -17,7 +17,7 @@ from dicom_node.decode.contour_planes import Outline
 from dicom_node.decode.contours import contours_of, roi_frame_uid, roi_voxels
 from dicom_node.decode.files import Header, quiet
 from dicom_node.decode.linked_frames import Frames, baseline_from_region
-from dicom_node.decode.nifti_image import read_nifti
+from dicom_node.decode.nifti_image import is_in_mask, read_nifti
 from dicom_node.decode.placement import beyond_zero, placed
 from dicom_node.decode.region_ref import RegionRef, Threshold
 from dicom_node.decode.segment import SEGMENTATION_CLASSES, segment_voxels
@@ -27,6 +27,8 @@ from pipeline.geometry import FloatArray, Geometry
 from pipeline.volume import Mask
 
 _Grid = tuple[NDArray[np.bool_], Geometry]
+#: Regions that a label map may hold in parts, e.g. a liver beside its tumor.
+_JOIN_LABELS = ("organ_mask", "vessel_mask")
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +190,9 @@ def _level(
     """How far each voxel of a temperature map is beyond the threshold (°C, negative where it is not); NaN unknown."""
     if ref.path is not None:
         values, geometry = read_nifti(_nifti_file(ref, source.folder), nifti_frame_uid, ref.key)
+        if not (values > 1).any() and not (values < 0).any():
+            text = f"{ref.path} is a mask, no temperature map; leave {threshold.side} out"
+            raise Refused("region_unreadable", f"{ref.key}.path: {text}.")
         check_celsius(values, ref.key)
     else:
         values, geometry = read_temperature(_object(ref, source), ref.key)
@@ -217,7 +222,8 @@ def _nifti(ref: RegionRef, folder: Path, frame_uid: str) -> _Grid:
     """NIfTI carries no frame of reference: it is taken to be the baseline's, `frame_uid`."""
     values, geometry = read_nifti(_nifti_file(ref, folder), frame_uid, ref.key)
     if ref.label is None:
-        return values >= 0.5, geometry
+        name, joins = f"{ref.key}.path: {ref.path}", ref.key in _JOIN_LABELS
+        return is_in_mask(values, name, joins_labels=joins), geometry
     voxels = np.asarray(np.round(values) == ref.label)
     if not voxels.any():
         labels = [f"{n:g}" for n in np.unique(np.round(values)) if n > 0]

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-# The compiled kernels hold these three numbers and BENDS; numba keeps them until kernels.py itself changes.
+# The compiled kernels hold these numbers; numba keeps them until kernels.py itself changes.
 OFF, CONVECTIVE, PRESCRIBED = 0, 1, 2
 #: Temperatures at which a tissue's properties may change.
 BENDS = 4
+#: Below it heat does no harm that a treatment's time could show (our own choice).
+HARMLESS_C = 39.0
+KELVIN = 273.15
 
 
 class Cells(NamedTuple):

@@ -13,6 +13,8 @@ import numpy as np
 
 from pipeline.simulate.arrays import (
     BENDS,
+    HARMLESS_C,
+    KELVIN,
     OFF,
     PRESCRIBED,
     Cells,
@@ -323,10 +325,6 @@ def settle(problem: Problem, state: State, stasis: bool) -> tuple[float, float]:
     return float(low), float(high)
 
 
-_HARMLESS_C = 39.0
-_KELVIN = 273.15
-
-
 @compiled
 def harm_done(problem: Problem, state: State, harm: Harm, step_s: float) -> None:
     """Adds what a step's temperatures did to the dose; where it is full, perfusion has stopped."""
@@ -345,7 +343,7 @@ def harm_done(problem: Problem, state: State, harm: Harm, step_s: float) -> None
                 for i in range(hi - lo):
                     greatest[i] = max(greatest[i], mine[i])
                     celsius = temperature_of(mine[i], t, laws)
-                    if celsius >= _HARMLESS_C:
+                    if celsius >= HARMLESS_C:
                         dose[i] += _dose_rate(celsius, log_frequency, energy) * step_s / full
                         if dose[i] >= 1.0:
                             flow[i] = 0.0
@@ -355,6 +353,6 @@ def harm_done(problem: Problem, state: State, harm: Harm, step_s: float) -> None
 def _dose_rate(celsius: float, log_frequency: float, energy: float) -> float:
     """How fast the dose grows, in its own unit a second; bounded, so that it can be summed."""
     if log_frequency > 0:
-        return float(min(np.exp(log_frequency - energy / (celsius + _KELVIN)), 1e6))
+        return float(min(np.exp(log_frequency - energy / (celsius + KELVIN)), 1e6))
     base = 0.5 if celsius >= 43.0 else 0.25
     return float(min(base ** (43.0 - celsius) / 60.0, 1e6))

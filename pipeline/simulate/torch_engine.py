@@ -9,13 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.simulate.arrays import BENDS, OFF, PRESCRIBED, Laws, Sinks
+from pipeline.simulate.arrays import BENDS, HARMLESS_C, KELVIN, OFF, PRESCRIBED, Laws, Sinks
 from pipeline.simulate.lattice import Lattice
 
 Array = NDArray[np.float32]
-
-_QUIET_C = 39.0
-_KELVIN = 273.15
 
 
 class _Pieces(NamedTuple):
@@ -126,11 +123,11 @@ class TorchEngine:
         self._greatest = torch.maximum(self._greatest, self._enthalpy)
         celsius = self._temperature(self._enthalpy.view(-1), self._labels.view(-1)).view(self._shape)
         if log_frequency > 0:
-            rate = torch.exp(log_frequency - energy / (celsius.double() + _KELVIN)).clamp(max=1e6)
+            rate = torch.exp(log_frequency - energy / (celsius.double() + KELVIN)).clamp(max=1e6)
         else:
             base = torch.where(celsius >= 43.0, 0.5, 0.25).double()
             rate = (base ** (43.0 - celsius.double()) / 60.0).clamp(max=1e6)
-        self._dose = self._dose + torch.where(celsius >= _QUIET_C, rate.float() * step_s / full, 0.0)
+        self._dose = self._dose + torch.where(celsius >= HARMLESS_C, rate.float() * step_s / full, 0.0)
         self._flow = torch.where(self._dose >= 1.0, 0.0, self._flow)
 
     def _zero(self) -> Tensor:

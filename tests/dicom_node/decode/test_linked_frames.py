@@ -189,6 +189,36 @@ def test_a_matrix_of_another_kind_or_with_holes(kit, read):
     assert refused(read, ref, dataset, short)[0] == "link_unusable"
 
 
+def shrunk():
+    out = TRUE.copy()
+    out[:3, :3] *= 0.995
+    return out
+
+
+def sheared():
+    out = TRUE.copy()
+    out[:3, 0] += 0.01 * out[:3, 1]
+    return out
+
+
+@pytest.mark.parametrize("matrix", [shrunk(), sheared()], ids=["scale", "shear"])
+def test_what_scales_or_shears_is_not_rigid(kit, read, fine, matrix):
+    ref, dataset = seg(kit)
+    code, text = refused(read, ref, dataset, kit.registration(kit.frame, {OTHER: [matrix]}))
+    assert code == "link_unusable"
+    assert "object plan/object 1, which" in text
+    assert "has a matrix of type RIGID that scales or shears; export it again with a rotation and a shift" in text
+    read(ref, dataset, kit.registration(kit.frame, {OTHER: [matrix]}, kind="AFFINE"), grid=fine)
+
+
+def test_a_rotation_rounded_to_three_decimals_is_rigid(kit, read, fine):
+    ref, dataset = seg(kit)
+    rounded = np.round(TRUE, 3)
+    rounded[:3, 3] = CENTER - rounded[:3, :3] @ moved(np.linalg.inv(TRUE), CENTER)
+    mask = read(ref, dataset, kit.registration(kit.frame, {OTHER: [rounded]}), grid=fine)
+    assert mask.centroid_lps_mm == pytest.approx(CENTER, abs=0.2)
+
+
 def test_two_links_that_agree_and_two_that_do_not(kit, read, fine):
     ref, dataset = seg(kit)
     first = kit.registration(kit.frame, {OTHER: [TRUE]}, name="a")

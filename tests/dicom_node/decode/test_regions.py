@@ -11,8 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from dicom_node.decode.files import quiet, read_header, scan
 from dicom_node.decode.nifti_image import read_nifti
-from dicom_node.decode.region_ref import RegionRef
-from dicom_node.decode.regions import RegionSource, read_region
+from dicom_node.decode.region_ref import RegionRef, Threshold
+from dicom_node.decode.regions import RegionSource, check_region, read_region
 from dicom_node.decode.series import read_series
 from dicom_node.refusal import Refused
 from pipeline.geometry import Geometry
@@ -240,10 +240,77 @@ def test_one_label_of_a_nifti_label_map(read, baseline, tmp_path, kind):
 
     assert np.array_equal(read(label(2)).voxels, ball())
     assert np.array_equal(read(label(1)).voxels, ball(radius=9) & ~ball())
-    assert np.array_equal(read(label(None)).voxels, ball(radius=9))
+    with pytest.raises(Refused, match=r"tumor\.path: labels\.nii\.gz is no mask: it holds 0, 1, 2; .* or label with"):
+        read(label(None))
+    for key in ("organ_mask", "vessel_mask"):  # a liver beside its tumor is one organ
+        assert np.array_equal(read(RegionRef(key, path="labels.nii.gz")).voxels, ball(radius=9))
     with pytest.raises(Refused, match=r"tumor\.label 3 is not in labels\.nii\.gz; it has 1, 2\.") as refusal:
         read(label(3))
     assert refusal.value.code == "region_missing"
+
+
+MASKS = {
+    "bytes": lambda drawn: drawn.astype(np.uint8),
+    "0 and 255": lambda drawn: np.where(drawn, 255, 0).astype(np.uint8),
+    "0 and one other number": lambda drawn: np.where(drawn, 2.7, 0),
+    "one label": lambda drawn: np.where(drawn, 7, 0).astype(np.int16),
+    "fractions": lambda drawn: np.where(drawn, 0.5, 0.49),
+    "nothing known around": lambda drawn: np.where(drawn, 1, np.nan),
+    "nothing known around a label": lambda drawn: np.where(drawn, 7, np.nan),
+    "rounded": lambda drawn: np.where(drawn, 1.0002, -0.0002),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS.values(), ids=MASKS.keys())
+def test_what_counts_as_a_nifti_mask(read, baseline, tmp_path, kind):
+    save_nifti(kind(ball()), baseline.lps_from_index, tmp_path / "plan" / "tumor.nii.gz")
+    assert np.array_equal(read(RegionRef("lesions[0].tumor", path="tumor.nii.gz")).voxels, ball())
+
+
+NO_MASKS = {
+    "cold": (lambda depth: np.clip(37 - 20 * depth, -150, 37), "it holds more than 16 values, from -123 to 37;"),
+    "heat": (lambda depth: np.clip(37 + 5 * depth, 37, 95), "it holds more than 16 values, from 37 to 77;"),
+    "whole degrees": (lambda depth: np.round(37 + 5 * depth).astype(np.int16), "more than 16 values, from 37 to"),
+    "CT": (lambda depth: np.round(100 * depth).astype(np.int16) - 1000, "more than 16 values, from -1000 to"),
+    "two of them below zero": (lambda depth: np.where(depth > 4, -40.0, 37.0), "it holds -40, 37;"),
+    "a resampled 0 and 255": (lambda depth: np.clip(60 * depth, 0, 255), "more than 16 values, from 0 to 255;"),
+    "resampled labels": (lambda depth: np.select([depth > 4, depth > 3], [2, 1.5], 0), "it holds 0, 1.5, 2;"),
+    "past one": (lambda depth: np.where(depth > 4, 1.08, -0.07), "it holds -0.07, 1.08;"),
+    "endless": (lambda depth: np.where(depth > 4, np.inf, 0), "it holds 0, inf;"),
+}
+
+
+@pytest.mark.parametrize(("kind", "text"), NO_MASKS.values(), ids=NO_MASKS.keys())
+def test_a_map_of_values_is_no_mask(read, baseline, tmp_path, kind, text):
+    """depth: 0 outside the ball, rising to 8 in its middle; with holes that are not known where NaN can say so."""
+    offset = (np.stack(np.mgrid[:20, :24, :24], -1) - (9, 12, 11)) * (2.0, 1.5, 1.25)
+    values = kind(np.clip(8 - np.linalg.norm(offset, axis=-1), 0, None))
+    if values.dtype.kind == "f":
+        values[:2] = np.nan
+    save_nifti(values, baseline.lps_from_index, tmp_path / "plan" / "map.nii.gz")
+    region = RegionRef("lesions[0].tumor", path="map.nii.gz")
+    source = RegionSource(tmp_path / "plan", "MADE-1", {})
+    for refuse in (read, lambda ref: check_region(ref, source)):
+        with pytest.raises(Refused) as refusal:
+            refuse(region)
+        assert refusal.value.code == "region_unreadable"
+        assert refusal.value.text.startswith("lesions[0].tumor.path: map.nii.gz is no mask: ")
+        assert text in refusal.value.text
+        assert "at_most_c or at_least_c with a temperature map in °C" in refusal.value.text
+
+
+def test_a_mask_is_no_temperature_map(read, baseline, tmp_path):
+    save_nifti(ball().astype(np.uint8), baseline.lps_from_index, tmp_path / "plan" / "tumor.nii.gz")
+    region = RegionRef("lesions[0].tumor", path="tumor.nii.gz", threshold=Threshold("at_most_c", 0.0))
+    with pytest.raises(
+        Refused, match=r"tumor\.path: tumor\.nii\.gz is a mask, no temperature map; leave at_most_c out"
+    ):
+        read(region)
+
+
+def test_nothing_but_what_is_not_known_is_an_empty_region(read, baseline, tmp_path):
+    save_nifti(np.full(SHAPE, np.nan), baseline.lps_from_index, tmp_path / "plan" / "tumor.nii.gz")
+    assert refused(read, RegionRef("lesions[0].tumor", path="tumor.nii.gz")) == "empty_region"
 
 
 def test_nifti_that_cannot_be_used(read, tmp_path):

@@ -6,12 +6,13 @@ import highdicom as hd
 import numpy as np
 import pytest
 from highdicom.sr.coding import CodedConcept
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 from scipy.spatial.transform import Rotation
 
 from dicom_node.decode.files import quiet
 from dicom_node.decode.region_ref import RegionRef
 from dicom_node.refusal import Refused
+from pipeline.geometry import Geometry
 
 CENTER = np.array([5.0, -3.0, 50.0])
 RADII = np.array([7.0, 9.0, 11.0])
@@ -120,6 +121,23 @@ def test_segments_that_overlap(write, read):
     dataset = write(both, hd.seg.SegmentationTypeValues.BINARY, segments=2)
     assert np.array_equal(read(segment(1), dataset).voxels, DRAWN)
     assert np.array_equal(read(segment(2), dataset).voxels, smaller)
+
+
+@pytest.mark.parametrize("size", [(9, 35, 39), (7, 42, 47), (3, 95, 106)], ids=str)
+@pytest.mark.parametrize(
+    "syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless], ids=lambda s: s.name
+)
+def test_segments_cropped_to_frames_that_fill_no_whole_bytes(write, read, kit, size, syntax):
+    matrix = BASELINE.copy()
+    matrix[:3, 3] += 30.0
+    drawn = np.random.default_rng(size[0]).random((*size, 3)) < 0.5
+    dataset = write(
+        drawn.astype(np.uint8), hd.seg.SegmentationTypeValues.BINARY, matrix=matrix, syntax=syntax, segments=3
+    )
+    grid = Geometry(size, matrix, kit.frame)
+    for number in (1, 2, 3):
+        mask = read(segment(number), dataset, grid=grid, syntax=syntax)
+        assert np.array_equal(mask.voxels, drawn[..., number - 1])
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -156,3 +156,5 @@ def test_regions_in_several_frames_need_the_baseline(plan, written_phantom):
     with pytest.raises(Refused, match="several frames of reference") as refused:
         read_planned(folder / "plan.json", baseline=None, probes=probe_table())
     assert refused.value.code == "baseline_needed"
+    assert refused.value.text.startswith("plan.json: lesions[0].tumor and organ_mask lie in")
+    assert refused.value.text.endswith("give the baseline scan with --baseline.")
