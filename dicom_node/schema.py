@@ -110,10 +110,29 @@ SENDS = Table(
     Column("at", Float, nullable=False),
 )
 
+USERS = Table(
+    "users",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("password", Text, nullable=False),
+    Column("added_at", Float, nullable=False),
+)
+
+SESSIONS = Table(
+    "sessions",
+    METADATA,
+    Column("token_sha256", String(64), primary_key=True),
+    Column("name", String(64), nullable=False, index=True),
+    Column("started_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+
 
 def open_engine(url: str) -> Engine:
     """An engine on the ledger's database, its tables made where they are missing. Raises SQLAlchemyError."""
-    engine = create_engine(url, pool_pre_ping=True)
+    # What a statement was given (patient IDs among it) must not stand in the errors, which are logged.
+    engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
     METADATA.create_all(engine)
