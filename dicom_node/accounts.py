@@ -93,7 +93,7 @@ class Accounts:
             return bool(connection.execute(select(func.count()).select_from(USERS)).scalar())
 
     def verified(self, name: str, password: str) -> User | None:
-        """The user with this name and password; None otherwise, after the same time whether the name is known or not."""
+        """The user with this name and password; None otherwise, after the same time whether the name is known."""
         found = self._row(name)
         # Held against something in any case: an answer that comes faster would tell which names there are.
         right = matches(password, found[1] if found else NOBODYS)

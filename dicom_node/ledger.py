@@ -181,6 +181,10 @@ class Ledger:
     def studies(self) -> list[Study]:
         return [Study(**row) for row in self._rows(STUDIES)]
 
+    def study(self, study_instance_uid: str) -> Study | None:
+        rows = self._rows(STUDIES, STUDIES.c.study_instance_uid == study_instance_uid)
+        return Study(**rows[0]) if rows else None
+
     # -- plans
 
     def add_plan(self, plan: RegisteredPlan) -> None:

@@ -37,7 +37,6 @@ def matches(password: str, kept: str) -> bool:
     return hmac.compare_digest(_key(password, base64.b64decode(salt), (int(n), int(r), int(p))), base64.b64decode(key))
 
 
-
 def _key(password: str, salt: bytes, cost: tuple[int, int, int]) -> bytes:
     n, r, p = cost
     # The same letters may come composed or not, as the keyboard has it.

@@ -84,6 +84,8 @@ class ReviewSettings:
         _check_port("review.port", self.port)
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise ValueError("review.tls_certificate and review.tls_key are given together or not at all")
+        if self.behind_proxy and not self.host_names:
+            raise ValueError("review.behind_proxy needs review.host_names: the names that the proxy is asked for by")
         if self.session_idle_min <= 0 or self.session_hours <= 0:
             raise ValueError("review.session_idle_min and review.session_hours must be above 0")
         if self.stow_instance_mib < 1 or self.stow_request_mib < self.stow_instance_mib:

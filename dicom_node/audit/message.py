@@ -85,7 +85,7 @@ class StudyPart:
 def audit_message(
     event: Event, participants: Sequence[Participant], *, source: str, subjects: Sequence[StudyPart | str] = ()
 ) -> str:
-    """The message on one line. source: the node's name; subjects: studies with their patients, or what else was used."""
+    """The message on one line. source: the node's name; subjects: studies with their patients, or what was used."""
     root = ET.Element("AuditMessage")
     _add_event(root, event)
     for participant in participants:

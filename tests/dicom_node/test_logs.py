@@ -7,8 +7,8 @@ import logging
 import re
 
 import pytest
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.logs import about, formatter
 from dicom_node.settings import LogSettings

@@ -1,4 +1,4 @@
-"""The audit trail: each act a message of the standard's schema, on one line, in a private file, and at the collector."""
+"""The audit trail: each act a message of the standard's schema, on one line of a private file, and at the collector."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from dicom_node.audit.message import StudyPart, audit_message
+from dicom_node.audit.message import INSTANCES_ACCESSED, Participant, StudyPart, audit_message
 from dicom_node.audit.message import Event as AuditEvent
-from dicom_node.audit.message import INSTANCES_ACCESSED, Participant
 from dicom_node.audit.trail import Actor, AuditTrail
 from dicom_node.settings import AuditSettings
 
@@ -160,7 +159,9 @@ def test_a_disk_that_does_not_take_it_is_told_and_stops_nobody(tmp_path, caplog)
 
 # -- the collector
 
-LINE = re.compile(rb"<85>1 2023-11-14T22:13:20\.000Z \S+ marginwatch \d+ DICOM\+RFC3881 - \xef\xbb\xbf(<AuditMessage>.*)")
+LINE = re.compile(
+    rb"<85>1 2023-11-14T22:13:20\.000Z \S+ marginwatch \d+ DICOM\+RFC3881 - \xef\xbb\xbf(<AuditMessage>.*)"
+)
 
 
 @contextmanager
