@@ -112,12 +112,16 @@ def _password(file: Path | None) -> str:
         except UnicodeDecodeError:
             raise Refused("bad_password", f"{file.name} is no text in UTF-8.") from None
         return lines[0] if lines else ""
-    if not sys.stdin.isatty():
+    if not _is_terminal():
         return sys.stdin.readline().rstrip("\r\n")
     first = getpass.getpass("Password: ")
     if getpass.getpass("The same again: ") != first:
         raise Refused("bad_password", "The two passwords are not the same; nothing was changed.")
     return first
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _actor() -> Actor:
