@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import threading
 import time
@@ -22,6 +23,8 @@ from dicom_node.review.app import Connections, create_app
 from dicom_node.routing import Order
 from dicom_node.settings import LOOPBACK, Settings
 from dicom_node.store import Store
+
+_LOG = logging.getLogger("marginwatch.serve")
 
 Part = Literal["listener", "worker", "review"]
 PARTS: tuple[Part, ...] = ("listener", "worker", "review")
@@ -102,6 +105,8 @@ def require_users(settings: Settings, ledger: Ledger) -> None:
         text = f"The review page on {review.host} is not for this machine alone, and nobody can log in yet; add a user "
         text += "first: marginwatch user add NAME --role admin, with the same --config."
         raise Refused("no_users", text)
+    if not review.is_local and not review.is_secure:
+        _LOG.warning("the review page is served to others without TLS: passwords can be read on the way")
 
 
 class _Page:

@@ -18,6 +18,7 @@ from dicom_node.audit.trail import AuditTrail
 from dicom_node.health import HealthLimits, health_of
 from dicom_node.ledger import Ledger
 from dicom_node.metrics import NodeMetrics
+from dicom_node.review.acts import add_acts
 from dicom_node.review.door import Door
 from dicom_node.review.files import add_files
 from dicom_node.review.gate import Gate
@@ -67,6 +68,7 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
     render = renderer()
     add_login(app, door, trail, render=render, secure=review.is_secure)
     add_pages(app, ledger, settings.data_folder, trail, render=render)
+    add_acts(app, ledger, trail)
     add_files(app, ledger, settings.data_folder, trail)
     add_interface(app, ledger, trail)
     limits = HealthLimits(minimum_free_bytes=int(settings.listener.minimum_free_gib * 2**30))

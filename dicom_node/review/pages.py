@@ -1,4 +1,4 @@
-"""The pages: the list of studies, a study, and what an admin can do there."""
+"""The pages: the list of studies, and a study."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
 from dicom_node.audit.message import StudyPart
@@ -17,7 +16,6 @@ from dicom_node.audit.trail import AuditTrail
 from dicom_node.ledger import Ledger
 from dicom_node.notice import NOT_FOR_DIAGNOSIS
 from dicom_node.results.legend import FINDING_NAMES, percent
-from dicom_node.review.forms import read_form
 from dicom_node.review.visitor import visitor_of
 from dicom_node.review.words import OUTCOMES, STATES
 from dicom_node.worklist import Entry, worklist
@@ -57,19 +55,6 @@ def add_pages(
         trail.viewed(visitor.actor, part_of(entries[0]), request.url.path)
         values = {"uid": study_instance_uid, "views": views, "conflicts": conflicts}
         return render(request, "study.html", values)
-
-    @app.post("/studies/{study_instance_uid}/retry")
-    async def retry(request: Request, study_instance_uid: str) -> Response:
-        visitor = visitor_of(request)
-        form = await read_form(request, visitor.session)
-        entries = await to_thread.run_sync(entries_of, ledger, study_instance_uid)
-        wanted = form.get("assessment_id", "")
-        if not any(entry.record and entry.record.assessment_id == wanted for entry in entries):
-            raise HTTPException(404, "no such assessment of this study")
-        if not await to_thread.run_sync(ledger.reopen_failed, wanted):
-            raise HTTPException(409, "this assessment has not failed, or is being made again already")
-        trail.acted(visitor.actor, part_of(entries[0]), request.url.path)
-        return RedirectResponse(f"/studies/{study_instance_uid}", 303)
 
 
 def entries_of(ledger: Ledger, study_instance_uid: str) -> list[Entry]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -252,6 +253,7 @@ def test_an_admin_has_a_failed_study_assessed_again_once(site, bench, ledger):
     with logged_in(site, "admin") as browser:
         form = {"token": token_of(browser.get(f"/studies/{uid}").text), "assessment_id": assessment_id}
         assert browser.post("/studies/1.2.3/retry", data=form).status_code == 404
+        assert browser.post(f"/studies/{uid}/delete", data=form).status_code == 404
         assert browser.post(f"/studies/{uid}/retry", data={**form, "assessment_id": "x"}).status_code == 404
         assert browser.post(f"/studies/{uid}/retry", data=form).headers["location"] == f"/studies/{uid}"
         (again,) = route(ledger, Order(ROUTED_PRIORITY, "1"))
@@ -316,13 +318,14 @@ def test_every_look_is_in_the_audit_trail(site, bench, ledger):
     assert events[0][0] == "Application Activity"
 
 
-def test_a_page_for_others_needs_users_before_it_starts(bench, ledger, monkeypatch):
+def test_a_page_for_others_needs_users_before_it_starts(bench, ledger, monkeypatch, caplog):
     for changed in ({"host": "0.0.0.0"}, {"host_names": ("node.example",)}):
         with pytest.raises(Refused, match="marginwatch user add NAME --role admin"):
             Site(bench, **changed).start()
     add_users(monkeypatch, ledger, "admin")
     site = Site(bench, host="0.0.0.0", metrics_token_file=str(bench.folder / "token"))
     site.start()
+    assert "without TLS" in caplog.text
     (bench.folder / "token").write_text("secret-token\n")
     with site.browser() as browser:
         assert browser.get("/").status_code == 303
@@ -362,3 +365,23 @@ def test_without_a_proxy_nobody_says_where_they_come_from(site):
         log_in(browser, "reader", "wrong password")
     (failure,) = [m for m in site.audit() if "User Authentication" in ET.tostring(m, encoding="unicode")]
     assert failure.find("ActiveParticipant").get("NetworkAccessPointID") == "127.0.0.1"
+
+
+def test_over_tls_cookies_are_for_tls_only(bench, ledger, monkeypatch, certificate):
+    add_users(monkeypatch, ledger, "reader")
+    site = Site(bench, tls_certificate=str(certificate[0]), tls_key=str(certificate[1]))
+    site.start()
+    url = site.url.replace("http:", "https:")
+    trusting = ssl.create_default_context(cafile=str(certificate[0]))
+    with httpx.Client(base_url=url, trust_env=False, verify=trusting) as browser:
+        assert log_in(browser, "reader").status_code == 303
+        page = browser.get("/")
+        assert page.status_code == 200
+        assert "strict-transport-security" in page.headers
+        assert [cookie.name for cookie in browser.cookies.jar if cookie.secure] == ["__Host-marginwatch"]
+
+
+def test_a_certificate_that_cannot_be_used_is_refused_in_a_sentence(bench, certificate):
+    for pair in ((certificate[0], certificate[0]), (certificate[0], bench.folder / "none.pem")):
+        with pytest.raises(Refused, match=r"review\.tls_certificate and review\.tls_key cannot be used"):
+            Site(bench, tls_certificate=str(pair[0]), tls_key=str(pair[1])).start()

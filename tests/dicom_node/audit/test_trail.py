@@ -6,7 +6,6 @@ import re
 import socket
 import ssl
 import stat
-import subprocess
 import threading
 from contextlib import closing, contextmanager
 from xml.etree import ElementTree as ET
@@ -192,15 +191,11 @@ def collector(transport: str, tls: ssl.SSLContext | None = None):
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
-def test_the_collector_gets_each_message(tmp_path, transport):
+def test_the_collector_gets_each_message(tmp_path, transport, certificate):
     tls, ca = None, ""
     if transport == "tls":
-        key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
-        subprocess.run(command, check=True, capture_output=True)
-        tls, ca = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), str(certificate)
-        tls.load_cert_chain(certificate, key)
+        tls, ca = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), str(certificate[0])
+        tls.load_cert_chain(*certificate)
     with collector(transport, tls) as (port, heard):
         settings = AuditSettings(host="localhost", port=port, transport=transport, ca_file=ca)
         if transport == "udp":
