@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dicom_node.accounts import Accounts
@@ -21,7 +23,7 @@ from dicom_node.metrics import NodeMetrics
 from dicom_node.review.acts import add_acts
 from dicom_node.review.door import Door
 from dicom_node.review.files import add_files
-from dicom_node.review.gate import Gate
+from dicom_node.review.gate import FOR_PROGRAMS, Gate
 from dicom_node.review.interface import add_interface, add_watching
 from dicom_node.review.login import add_login
 from dicom_node.review.pages import add_pages, renderer
@@ -66,6 +68,7 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
     app = FastAPI(title="Marginwatch", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.mount("/static", StaticFiles(directory=_STATIC))
     render = renderer()
+    _add_problems(app, render)
     add_login(app, door, trail, render=render, secure=review.is_secure)
     add_pages(app, ledger, settings.data_folder, trail, render=render)
     add_acts(app, ledger, trail)
@@ -87,6 +90,18 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
     app.add_middleware(_Headers, headers=_HEADERS | (_ONLY_TLS if review.is_secure else {}))
     return app
+
+
+def _add_problems(app: FastAPI, render: Callable[..., Response]) -> None:
+    """Tells people what went wrong on a page, and programs in JSON."""
+
+    @app.exception_handler(HTTPException)
+    async def problem(request: Request, wrong: HTTPException) -> Response:
+        if request.url.path.startswith(FOR_PROGRAMS):
+            return JSONResponse({"detail": wrong.detail}, wrong.status_code, wrong.headers)
+        page = render(request, "problem.html", {"problem": str(wrong.detail)}, wrong.status_code)
+        page.headers.update(wrong.headers or {})
+        return page
 
 
 def _host_names(review: ReviewSettings) -> list[str]:

@@ -21,7 +21,7 @@ _LOG = logging.getLogger("marginwatch.review")
 _OPEN = ("/healthz", "/login", "/logout", "/metrics")
 """These ask for nothing, or (the last two) look themselves."""
 _SAFE = ("GET", "HEAD")
-_FOR_PROGRAMS = ("/api/", "/dicom-web/")
+FOR_PROGRAMS = ("/api/", "/dicom-web/")
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="Marginwatch", charset="UTF-8"'}
 
 
@@ -121,7 +121,7 @@ def too_often(answer: TooOften) -> Response:
 
 
 def _log_in_first(method: str, path: str) -> Response:
-    if path.startswith(_FOR_PROGRAMS):
+    if path.startswith(FOR_PROGRAMS):
         return PlainTextResponse("Name and password are needed.", 401, headers=_CHALLENGE)
     if method in _SAFE:
         return RedirectResponse(f"/login?next={quote(path, safe='/')}", 303)
