@@ -28,6 +28,7 @@ from dicom_node.terminal import (
     stages,
     verdict,
 )
+from dicom_node.user_commands import user_app
 
 if TYPE_CHECKING:
     from dicom_node.ledger import Ledger
@@ -43,6 +44,7 @@ app = typer.Typer(
 
 plan_app = typer.Typer(no_args_is_help=True, help="The plans that follow-ups are assessed against.")
 app.add_typer(plan_app, name="plan")
+app.add_typer(user_app, name="user")
 
 Config = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="The node's settings, a TOML file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
@@ -160,6 +162,7 @@ def serve(
     only: Annotated[str, typer.Option(help="Some of the parts: listener, worker, review; comma-separated.")] = "",
 ) -> None:
     """Run the node: DICOM listener, worker and review page, until it is told to stop."""
+    from dicom_node.logs import set_up_logs
     from dicom_node.serve import PARTS, Node
     from dicom_node.settings import load_settings
 
@@ -168,8 +171,9 @@ def serve(
         raise typer.BadParameter(f"{sorted(unknown)[0]} is not one of {', '.join(PARTS)}", param_hint="--only")
     if not parts:
         raise typer.BadParameter(f"names no part; give some of {', '.join(PARTS)}", param_hint="--only")
-    logging.getLogger("marginwatch").setLevel(logging.INFO)
-    node = Node(load_settings(config), parts=parts)
+    settings = load_settings(config)
+    set_up_logs(settings.logs)
+    node = Node(settings, parts=parts)
     node.start()
     for line in addresses(node.settings, parts):
         typer.echo(line, err=True)

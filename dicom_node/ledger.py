@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, case, delete, func, select, update
+from sqlalchemy import Connection, Engine, Table, case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.records import (
@@ -37,6 +37,11 @@ class Ledger:
     def __init__(self, url: str, *, clock: Callable[[], float]) -> None:
         self._engine = open_engine(url)
         self._clock = clock
+
+    @property
+    def engine(self) -> Engine:
+        """The database, for what has tables of its own in it or only counts."""
+        return self._engine
 
     def close(self) -> None:
         self._engine.dispose()
@@ -156,6 +161,11 @@ class Ledger:
         with self._engine.connect() as connection:
             return {uid: count for uid, count in connection.execute(counted)}
 
+    def conflicts(self, study_instance_uid: str) -> list[dict[str, Any]]:
+        """The conflicting instances of a study: UID, SHA-256, path and time of arrival, oldest first."""
+        found = self._rows(CONFLICTS, CONFLICTS.c.study_instance_uid == study_instance_uid)
+        return sorted(found, key=lambda row: (row["arrived_at"], row["sop_instance_uid"], row["sha256"]))
+
     def complete_quiet_studies(self, quiet_time_s: float) -> None:
         """Call complete every study of which nothing arrived for the quiet time."""
         quiet = ~STUDIES.c.complete & (STUDIES.c.last_arrival <= self._clock() - quiet_time_s)
@@ -170,6 +180,10 @@ class Ledger:
 
     def studies(self) -> list[Study]:
         return [Study(**row) for row in self._rows(STUDIES)]
+
+    def study(self, study_instance_uid: str) -> Study | None:
+        rows = self._rows(STUDIES, STUDIES.c.study_instance_uid == study_instance_uid)
+        return Study(**rows[0]) if rows else None
 
     # -- plans
 
@@ -227,11 +241,16 @@ class Ledger:
                 owed = Send(assessment_id, destination, "pending", "not tried yet", now)
                 connection.execute(self._insert_new(SENDS).values(vars(owed)))
 
-    def reopen_failed(self) -> None:
-        """Let every failed assessment be made once more: as if nothing had been assessed from its inputs."""
+    def reopen_failed(self, assessment_id: str | None = None) -> bool:
+        """Let every failed assessment, or this one, be made once more: as if nothing had been assessed from its inputs.
+
+        False where none has failed.
+        """
         failed = (ASSESSMENTS.c.state == "failed") & ~ASSESSMENTS.c.superseded
+        if assessment_id is not None:
+            failed &= ASSESSMENTS.c.assessment_id == assessment_id
         with self._engine.begin() as connection:
-            connection.execute(update(ASSESSMENTS).where(failed).values(inputs=""))
+            return bool(connection.execute(update(ASSESSMENTS).where(failed).values(inputs="")).rowcount)
 
     def assessment(self, assessment_id: str) -> AssessmentRecord:
         """Raises KeyError for an unknown one."""

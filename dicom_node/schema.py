@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import (
@@ -110,11 +111,31 @@ SENDS = Table(
     Column("at", Float, nullable=False),
 )
 
+USERS = Table(
+    "users",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("password", Text, nullable=False),
+    Column("added_at", Float, nullable=False),
+)
+
+SESSIONS = Table(
+    "sessions",
+    METADATA,
+    Column("token_sha256", String(64), primary_key=True),
+    Column("name", String(64), nullable=False, index=True),
+    Column("started_at", Float, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+
 
 def open_engine(url: str) -> Engine:
     """An engine on the ledger's database, its tables made where they are missing. Raises SQLAlchemyError."""
-    engine = create_engine(url, pool_pre_ping=True)
+    # What a statement was given (patient IDs among it) must not stand in the errors, which are logged.
+    engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
     if engine.dialect.name == "sqlite":
+        _make_private(engine.url.database or "")
         event.listen(engine, "connect", _set_up_sqlite)
     METADATA.create_all(engine)
     _add_missing_columns(engine)
@@ -159,6 +180,12 @@ def _add_missing_columns(engine: Engine) -> None:
                 if column.name not in known:
                     definition = CreateColumn(column).compile(dialect=engine.dialect)
                     connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+
+
+def _make_private(file: str) -> None:
+    """A new ledger is its owner's alone: it holds patient IDs and what is kept of passwords."""
+    with suppress(OSError):  # it is there already, or SQLite will say better what is wrong
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _set_up_sqlite(connection: object, _record: object) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import ssl
 import threading
 import time
 from collections.abc import Collection
@@ -10,15 +12,19 @@ from typing import Literal
 
 import uvicorn
 
+from dicom_node.accounts import Accounts
+from dicom_node.audit.trail import AuditTrail
 from dicom_node.ledger import ROUTED_PRIORITY, Ledger, open_ledger
 from dicom_node.listener import Listener
 from dicom_node.lock import WorkerLock
 from dicom_node.queue import Tools, Worker
 from dicom_node.refusal import Refused
-from dicom_node.review.app import create_app
+from dicom_node.review.app import Connections, create_app
 from dicom_node.routing import Order
-from dicom_node.settings import ReviewSettings, Settings
+from dicom_node.settings import LOOPBACK, Settings
 from dicom_node.store import Store
+
+_LOG = logging.getLogger("marginwatch.serve")
 
 Part = Literal["listener", "worker", "review"]
 PARTS: tuple[Part, ...] = ("listener", "worker", "review")
@@ -38,6 +44,9 @@ class Node:
     ) -> None:
         self.settings = settings
         self.ledger = open_ledger(settings)
+        self.trail = AuditTrail(settings.data_folder, settings.audit, clock=time.time)
+        self._parts = parts
+        self._has_started = False
         self._lock = WorkerLock(settings.data_folder)
         self._listener: Listener | None = None
         self._worker: Worker | None = None
@@ -50,17 +59,19 @@ class Node:
             order = Order(priority, version("marginwatch"))
             self._worker = Worker(settings, self.ledger, order, tools)
         if "review" in parts:
-            self._page = _Page(settings.review, self.ledger, settings)
+            self._page = _Page(settings, Connections(self.ledger, self.trail))
 
     def start(self) -> None:
-        """Raises `Refused` when a port is taken, another worker has the data folder, or the queue's database cannot be
-        used; then nothing is left running.
+        """Raises `Refused` when a port is taken, another worker has the data folder, the queue's database cannot be
+        used, or nobody could log in to a page that is served to others; then nothing is left running.
         """
         if self._worker is not None and not self._lock.acquire():
+            self.trail.close()
             self.ledger.close()
             raise Refused("worker_running", f"Another worker is already running on {self.settings.data_folder}.")
         try:
             if self._page is not None:
+                require_users(self.settings, self.ledger)
                 self._page.start()
             if self._listener is not None:
                 self._listener.start()
@@ -70,6 +81,8 @@ class Node:
             self._worker = None  # it is the last to start, so it has not
             self.stop()
             raise
+        self._has_started = True
+        self.trail.started(self._parts)
 
     def stop(self) -> None:
         if self._listener is not None:
@@ -78,29 +91,48 @@ class Node:
             self._page.stop()
         if self._worker is not None:
             self._worker.stop()
+        if self._has_started:
+            self.trail.stopped(self._parts)
+        self.trail.close()
         self._lock.release()
         self.ledger.close()
+
+
+def require_users(settings: Settings, ledger: Ledger) -> None:
+    """Raises `Refused` ("no_users") for a page that others can reach while nobody could log in."""
+    review = settings.review
+    if not review.is_local and not Accounts(ledger.engine, clock=time.time).exist():
+        text = f"The review page on {review.host} is not for this machine alone, and nobody can log in yet; add a user "
+        text += "first: marginwatch user add NAME --role admin, with the same --config."
+        raise Refused("no_users", text)
+    if not review.is_local and not review.is_secure:
+        _LOG.warning("the review page is served to others without TLS: passwords can be read on the way")
 
 
 class _Page:
     """The web server in a thread of its own."""
 
-    def __init__(self, review: ReviewSettings, ledger: Ledger, settings: Settings) -> None:
-        self._review = review
-        app = create_app(ledger, settings.data_folder, host=review.host)
+    def __init__(self, settings: Settings, connections: Connections) -> None:
+        self._review = review = settings.review
         config = uvicorn.Config(
-            app,
+            create_app(settings, connections),
             host=review.host,
             port=review.port,
             log_config=None,
             access_log=False,
             server_header=False,
             lifespan="off",
+            # What a client says of its own address is believed only where a proxy is known to say it.
+            proxy_headers=review.behind_proxy,
+            forwarded_allow_ips=list(LOOPBACK),
+            ssl_certfile=review.tls_certificate or None,
+            ssl_keyfile=review.tls_key or None,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="review", daemon=True)
 
     def start(self) -> None:
+        self._check_tls()
         self._thread.start()
         while not self._server.started:
             if not self._thread.is_alive():
@@ -112,6 +144,18 @@ class _Page:
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join()
+
+    def _check_tls(self) -> None:
+        """Raises `Refused` where certificate and key cannot be used: the server itself would only die of it."""
+        if not self._review.tls_certificate:
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            # A key with a passphrase would ask for it on the terminal; the empty one makes it fail.
+            context.load_cert_chain(self._review.tls_certificate, self._review.tls_key, password="")
+        except OSError as problem:
+            text = f"review.tls_certificate and review.tls_key cannot be used ({problem.strerror or problem}); "
+            raise Refused("bad_tls", text + "give a PEM certificate chain and its key without a passphrase.") from None
 
     def _run(self) -> None:
         try:

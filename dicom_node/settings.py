@@ -14,6 +14,7 @@ from typing import Any
 from dicom_node.refusal import Refused
 
 DEFAULT_DATA_FOLDER = Path("~/.local/share/marginwatch")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,69 @@ class WorkerSettings:
 class ReviewSettings:
     host: str = "127.0.0.1"
     port: int = 8080
+    host_names: tuple[str, ...] = ()
+    """The names it is asked for by; empty: on loopback only this machine's, elsewhere any."""
+    behind_proxy: bool = False
+    """A proxy on this machine stands in front and speaks TLS."""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    session_idle_min: float = 30.0
+    session_hours: float = 12.0
+    metrics_token_file: str = ""
+    stow_instance_mib: int = 1024
+    stow_request_mib: int = 8192
 
     def __post_init__(self) -> None:
         _check_port("review.port", self.port)
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("review.tls_certificate and review.tls_key are given together or not at all")
+        if self.behind_proxy and not self.host_names:
+            raise ValueError("review.behind_proxy needs review.host_names: the names that the proxy is asked for by")
+        if self.session_idle_min <= 0 or self.session_hours <= 0:
+            raise ValueError("review.session_idle_min and review.session_hours must be above 0")
+        if self.stow_instance_mib < 1 or self.stow_request_mib < self.stow_instance_mib:
+            raise ValueError("review.stow_instance_mib must be at least 1, review.stow_request_mib no less than it")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only who is on this machine can reach it."""
+        return self.host in LOOPBACK and not self.behind_proxy and set(self.host_names) <= set(LOOPBACK)
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether browsers reach it by TLS."""
+        return bool(self.tls_certificate) or self.behind_proxy
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """Who watches: the audit trail is always written to the data folder, and sent to a collector where one is named."""
+
+    source: str = "marginwatch"
+    host: str = ""
+    port: int = 6514
+    transport: str = "tls"
+    ca_file: str = ""
+
+    def __post_init__(self) -> None:
+        _check_port("audit.port", self.port)
+        if not self.source.strip():
+            raise ValueError("audit.source cannot be empty")
+        if self.transport not in ("udp", "tcp", "tls"):
+            raise ValueError("audit.transport must be udp, tcp or tls")
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    format: str = "text"
+    level: str = "info"
+    patient_data: bool = False
+
+    def __post_init__(self) -> None:
+        if self.format not in ("text", "json"):
+            raise ValueError("logs.format must be text or json")
+        if self.level not in ("debug", "info", "warning", "error"):
+            raise ValueError("logs.level must be debug, info, warning or error")
 
 
 @dataclass(frozen=True)
@@ -114,6 +175,8 @@ class Settings:
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     review: ReviewSettings = field(default_factory=ReviewSettings)
     simulation: SimulatedZone = field(default_factory=SimulatedZone)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    logs: LogSettings = field(default_factory=LogSettings)
     send: tuple[Destination, ...] = ()
 
     @property
@@ -132,8 +195,7 @@ class Settings:
 def load_settings(file: Path | None) -> Settings:
     """The settings in a TOML file, or the defaults where there is none; `data_folder` is absolute.
 
-    A relative `data_folder` or `simulation.probes` is meant from the file's own folder. Raises `Refused` naming the key
-    that is wrong.
+    A relative path is meant from the file's own folder. Raises `Refused` naming the key that is wrong.
     """
     if file is None:
         return replace(Settings(), data_folder=DEFAULT_DATA_FOLDER.expanduser())
@@ -143,11 +205,19 @@ def load_settings(file: Path | None) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as problem:
         raise Refused("bad_settings", f"{file.name}: {problem}.") from None
     folder = settings.data_folder.expanduser()
-    probes = settings.simulation.probes
-    if probes:
-        probes = str((file.parent / Path(probes).expanduser()).resolve())
-    simulation = replace(settings.simulation, probes=probes)
-    return replace(settings, data_folder=(file.parent / folder).resolve(), simulation=simulation)
+    return replace(
+        settings,
+        data_folder=(file.parent / folder).resolve(),
+        simulation=_from_folder(settings.simulation, file.parent, "probes"),
+        review=_from_folder(settings.review, file.parent, "tls_certificate", "tls_key", "metrics_token_file"),
+        audit=_from_folder(settings.audit, file.parent, "ca_file"),
+    )
+
+
+def _from_folder(section: Any, folder: Path, *keys: str) -> Any:
+    """The section with the files that these keys name made absolute; an empty one stays empty."""
+    named = {key: getattr(section, key) for key in keys if getattr(section, key)}
+    return replace(section, **{key: str((folder / Path(name).expanduser()).resolve()) for key, name in named.items()})
 
 
 def _build(kind: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
@@ -187,6 +257,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
 
 def _expect(value: Any, kind: type, key: str) -> Any:
     names = {dict: "a table", list: "a list", str: "a text", int: "a whole number", float: "a number"}
+    names[bool] = "true or false"
     if type(value) is not kind:
         raise ValueError(f"{key} must be {names[kind]}")
     return value

@@ -1,144 +1,130 @@
-"""The review page: studies with their verdicts, most urgent first. Reads the ledger and the result folders, no more."""
+"""The web side of the node: who may come in, the pages, the files, the interface, STOW-RS. Never calls the pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from fastapi.templating import Jinja2Templates
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dicom_node.accounts import Accounts
+from dicom_node.audit.trail import AuditTrail
+from dicom_node.health import HealthLimits, health_of
 from dicom_node.ledger import Ledger
-from dicom_node.notice import NOT_FOR_DIAGNOSIS
-from dicom_node.results.legend import FINDING_NAMES, percent
-from dicom_node.review.words import OUTCOMES, STATES
-from dicom_node.worklist import Entry, worklist
+from dicom_node.metrics import NodeMetrics
+from dicom_node.review.acts import add_acts
+from dicom_node.review.door import Door
+from dicom_node.review.files import add_files
+from dicom_node.review.gate import FOR_PROGRAMS, Gate
+from dicom_node.review.interface import add_interface, add_watching
+from dicom_node.review.login import add_login
+from dicom_node.review.pages import add_pages, renderer
+from dicom_node.review.stow import Deposit, StowLimits, add_stow
+from dicom_node.settings import LOOPBACK, ReviewSettings, Settings
 
-_HERE = Path(__file__).parent
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_STATIC = Path(__file__).parent / "static"
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self'; style-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # not no-referrer: with that, browsers hide the origin of our own forms too
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+_ONLY_TLS = {"Strict-Transport-Security": "max-age=31536000"}
 
 
-def create_app(ledger: Ledger, data_folder: Path, *, host: str = "127.0.0.1") -> FastAPI:
-    """The web application. host: where it is served; on loopback, requests under any other name are turned away."""
-    app = FastAPI(title="Marginwatch", docs_url=None, redoc_url=None, openapi_url=None)
-    if host in _LOOPBACK:  # a foreign page cannot reach it by pointing its own name here
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(_LOOPBACK))
-    app.mount("/static", StaticFiles(directory=_HERE / "static"))
-    app.middleware("http")(_add_headers)
-    _add_pages(app, ledger, data_folder)
-    _add_files(app, ledger, data_folder)
-    _add_interface(app, ledger)
+@dataclass(frozen=True)
+class Connections:
+    """What the web side reads and feeds.
+
+    deposit: takes what comes by STOW-RS; None: there is none. worker_seen_s_ago: since a worker last gave a sign, None
+    where nobody knows.
+    """
+
+    ledger: Ledger
+    trail: AuditTrail
+    deposit: Deposit | None = None
+    worker_seen_s_ago: Callable[[], float | None] = lambda: None
+
+
+def create_app(settings: Settings, connections: Connections) -> FastAPI:
+    """The web application."""
+    review, ledger, trail = settings.review, connections.ledger, connections.trail
+    door = Door(Accounts(ledger.engine, clock=time.time), review, trail)
+    app = FastAPI(title="Marginwatch", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.mount("/static", StaticFiles(directory=_STATIC))
+    render = renderer()
+    _add_problems(app, render)
+    add_login(app, door, trail, render=render, secure=review.is_secure)
+    add_pages(app, ledger, settings.data_folder, trail, render=render)
+    add_acts(app, ledger, trail)
+    add_files(app, ledger, settings.data_folder, trail)
+    add_interface(app, ledger, trail)
+    limits = HealthLimits(minimum_free_bytes=int(settings.listener.minimum_free_gib * 2**30))
+    add_watching(
+        app,
+        review,
+        NodeMetrics(ledger, settings.data_folder),
+        lambda: health_of(ledger, settings.data_folder, limits, connections.worker_seen_s_ago),
+    )
+    if connections.deposit is not None:
+        caps = StowLimits(review.stow_instance_mib * 2**20, review.stow_request_mib * 2**20, settings.data_folder)
+        add_stow(app, connections.deposit, trail, caps)
+    # The last one added sees a request first.
+    app.add_middleware(Gate, door=door, trail=trail, secure=review.is_secure)
+    if names := _host_names(review):
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
+    app.add_middleware(_Headers, headers=_HEADERS | (_ONLY_TLS if review.is_secure else {}))
     return app
 
 
-async def _add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    response = await call_next(request)
-    response.headers.update(_HEADERS)
-    return response
+def _add_problems(app: FastAPI, render: Callable[..., Response]) -> None:
+    """Tells people what went wrong on a page, and programs in JSON."""
+
+    @app.exception_handler(HTTPException)
+    async def problem(request: Request, wrong: HTTPException) -> Response:
+        if request.url.path.startswith(FOR_PROGRAMS):
+            return JSONResponse({"detail": wrong.detail}, wrong.status_code, wrong.headers)
+        page = render(request, "problem.html", {"problem": str(wrong.detail)}, wrong.status_code)
+        page.headers.update(wrong.headers or {})
+        return page
 
 
-def _add_pages(app: FastAPI, ledger: Ledger, data_folder: Path) -> None:
-    templates = Jinja2Templates(directory=_HERE / "templates")
-    templates.env.globals.update(outcomes=OUTCOMES, states=STATES, findings=FINDING_NAMES, notice=NOT_FOR_DIAGNOSIS)
-    templates.env.filters.update(day=_day, utc=_utc, mm=_mm, percent=percent)
+def _host_names(review: ReviewSettings) -> list[str]:
+    """The names it may be asked for by; empty: any.
 
-    @app.get("/", response_class=HTMLResponse)
-    def list_page(request: Request) -> Response:
-        return templates.TemplateResponse(request, "worklist.html", {"entries": worklist(ledger)})
-
-    @app.get("/studies/{study_instance_uid}", response_class=HTMLResponse)
-    def study_page(request: Request, study_instance_uid: str) -> Response:
-        views = [
-            {"entry": entry, "images": _images(entry, data_folder), "pdf": _has_pdf(entry, data_folder)}
-            | {"sends": ledger.sends(entry.record.assessment_id) if entry.record else []}
-            for entry in _entries(ledger, study_instance_uid)
-        ]
-        return templates.TemplateResponse(request, "study.html", {"uid": study_instance_uid, "views": views})
+    On loopback a foreign page could else reach it by pointing its own name here.
+    """
+    if review.host_names:
+        return [*review.host_names, *LOOPBACK]
+    return list(LOOPBACK) if review.host in LOOPBACK else []
 
 
-def _add_files(app: FastAPI, ledger: Ledger, data_folder: Path) -> None:
-    @app.get("/results/{assessment_id}/images/{name}")
-    def picture(assessment_id: str, name: str) -> Response:
-        folder = _result_folder(ledger, data_folder, assessment_id) / "images"
-        # only a name that the folder itself lists is opened, so nothing outside it can be
-        for file in folder.glob("*.png"):
-            if file.name == name:
-                return FileResponse(file, media_type="image/png")
-        raise HTTPException(404, "no such picture")
+class _Headers:
+    """ASGI middleware: the same strict headers on every answer."""
 
-    @app.get("/results/{assessment_id}/report.pdf")
-    def report(assessment_id: str) -> Response:
-        file = _result_folder(ledger, data_folder, assessment_id) / "report.pdf"
-        if not file.is_file():
-            raise HTTPException(404, "no such report")
-        return FileResponse(file, media_type="application/pdf")
+    def __init__(self, app: ASGIApp, headers: dict[str, str]) -> None:
+        self._app = app
+        self._headers = headers
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._headers)
+            await send(message)
 
-def _add_interface(app: FastAPI, ledger: Ledger) -> None:
-    @app.get("/api/studies")
-    def list_studies() -> list[dict[str, Any]]:
-        return [entry.as_json() for entry in worklist(ledger)]
-
-    @app.get("/api/studies/{study_instance_uid}")
-    def show_study(study_instance_uid: str) -> list[dict[str, Any]]:
-        """One item for each plan that the study belongs to, with the whole `assessment.json`."""
-        entries = _entries(ledger, study_instance_uid)
-        return [entry.as_json() | {"assessment": dict(entry.document) or None} for entry in entries]
-
-    @app.get("/healthz")
-    def health() -> dict[str, str]:
-        ledger.plans()  # answers only while the database does
-        return {"status": "ok"}
-
-
-def _entries(ledger: Ledger, study_instance_uid: str) -> list[Entry]:
-    found = [entry for entry in worklist(ledger) if entry.study.study_instance_uid == study_instance_uid]
-    if not found:
-        raise HTTPException(404, "no such study")
-    return found
-
-
-def _result_folder(ledger: Ledger, data_folder: Path, assessment_id: str) -> Path:
-    try:
-        return data_folder / ledger.assessment(assessment_id).folder
-    except KeyError:
-        raise HTTPException(404, "no such result") from None
-
-
-def _images(entry: Entry, data_folder: Path) -> list[str]:
-    if entry.record is None or not entry.document:
-        return []
-    return sorted(file.name for file in (data_folder / entry.record.folder / "images").glob("*.png"))
-
-
-def _has_pdf(entry: Entry, data_folder: Path) -> bool:
-    return entry.record is not None and (data_folder / entry.record.folder / "report.pdf").is_file()
-
-
-def _day(yyyymmdd: str) -> str:
-    return f"{yyyymmdd[:4]}-{yyyymmdd[4:6]}-{yyyymmdd[6:]}" if len(yyyymmdd) == 8 else "date unknown"
-
-
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _mm(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f} mm".replace("-", "−")
+        await self._app(scope, receive, send_with_headers)

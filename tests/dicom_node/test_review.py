@@ -123,6 +123,13 @@ def test_every_answer_has_the_strict_headers(client, path):
     assert headers["x-content-type-options"] == "nosniff"
 
 
+def test_people_are_told_on_a_page_and_programs_in_json(client):
+    page = client.get("/studies/1.2.3%3Cscript%3E")
+    assert page.status_code == 404
+    assert "No such study." in page.text
+    assert client.get("/api/studies/1.2.3").json() == {"detail": "no such study"}
+
+
 def test_a_foreign_name_is_turned_away(client):
     assert client.get("/", headers={"host": "evil.example"}).status_code == 400
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dicom_node.refusal import Refused
-from dicom_node.settings import DEFAULT_DATA_FOLDER, Destination, Settings, load_settings
+from dicom_node.settings import DEFAULT_DATA_FOLDER, Destination, ReviewSettings, Settings, load_settings
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "node.example.toml"
 
@@ -57,6 +57,15 @@ def test_a_relative_data_folder_is_meant_from_the_files_own_folder(tmp_path):
         ("[[send]]\nae_title = 'PACS'\nhost = 'x'\nport = 1\ntls = true", "unknown key send.tls"),
         ("send = 3", "send must be a list"),
         ("[worker]\nconcurrency = 0", "worker.concurrency"),
+        ("[review]\ntls_key = 'key.pem'", "review.tls_certificate and review.tls_key are given together"),
+        ("[review]\nbehind_proxy = true", "review.behind_proxy needs review.host_names"),
+        ("[review]\nbehind_proxy = 1", "review.behind_proxy must be true or false"),
+        ("[review]\nsession_hours = 0", "review.session_hours must be above 0"),
+        ("[review]\nstow_request_mib = 1", "review.stow_request_mib no less"),
+        ("[audit]\ntransport = 'http'", "audit.transport must be udp, tcp or tls"),
+        ("[audit]\nsource = ' '", "audit.source cannot be empty"),
+        ("[logs]\nformat = 'xml'", "logs.format must be text or json"),
+        ("[logs]\nlevel = 'INFO'", "logs.level must be"),
         ("x = ", "Invalid value"),
     ],
 )
@@ -65,6 +74,36 @@ def test_what_is_wrong_is_refused_by_name(tmp_path, text, message):
     with pytest.raises(Refused) as refused:
         load_settings(tmp_path / "node.toml")
     assert message in refused.value.text
+
+
+def test_files_are_meant_from_the_files_own_folder(tmp_path):
+    text = (
+        "[review]\ntls_certificate = 'a.pem'\ntls_key = '/k.pem'\nmetrics_token_file = 't'\n[audit]\nca_file = 'ca.pem'"
+    )
+    (tmp_path / "node.toml").write_text(text)
+    settings = load_settings(tmp_path / "node.toml")
+    assert settings.review.tls_certificate == str(tmp_path / "a.pem")
+    assert settings.review.tls_key == "/k.pem"
+    assert settings.review.metrics_token_file == str(tmp_path / "t")
+    assert settings.audit.ca_file == str(tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_local", "is_secure"),
+    [
+        ({}, True, False),
+        ({"host": "::1"}, True, False),
+        ({"host_names": ("localhost",)}, True, False),
+        ({"host_names": ("node.example",)}, False, False),
+        ({"host": "0.0.0.0"}, False, False),
+        ({"host": "10.1.2.3"}, False, False),
+        ({"behind_proxy": True, "host_names": ("node.example",)}, False, True),
+        ({"tls_certificate": "c", "tls_key": "k"}, True, True),
+    ],
+)
+def test_who_can_reach_the_page_and_how(changed, is_local, is_secure):
+    review = ReviewSettings(**changed)
+    assert (review.is_local, review.is_secure) == (is_local, is_secure)
 
 
 def test_postgresql_serves_ledger_and_queue():
