@@ -47,6 +47,10 @@ class Ledger:
         rows = self._rows(INSTANCES, INSTANCES.c.sop_instance_uid == sop_instance_uid)
         return _instance(rows[0]) if rows else None
 
+    def known(self, sop_instance_uids: Sequence[str]) -> list[Instance]:
+        """Those of these instances that have arrived."""
+        return [_instance(row) for row in self._rows(INSTANCES, INSTANCES.c.sop_instance_uid.in_(sop_instance_uids))]
+
     def instances(self, study_instance_uid: str) -> list[Instance]:
         rows = self._rows(INSTANCES, INSTANCES.c.study_instance_uid == study_instance_uid)
         return sorted((_instance(row) for row in rows), key=lambda instance: instance.sop_instance_uid)

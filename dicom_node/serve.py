@@ -11,9 +11,10 @@ from typing import Literal
 import uvicorn
 
 from dicom_node.ledger import ROUTED_PRIORITY, Ledger, open_ledger
-from dicom_node.listener import Listener
 from dicom_node.lock import WorkerLock
 from dicom_node.queue import Tools, Worker
+from dicom_node.receive.inbox import Inbox
+from dicom_node.receive.listener import Listener
 from dicom_node.refusal import Refused
 from dicom_node.review.app import create_app
 from dicom_node.routing import Order
@@ -45,7 +46,8 @@ class Node:
         if "listener" in parts:
             free_bytes = int(settings.listener.minimum_free_gib * 2**30)
             store = Store(settings.data_folder, minimum_free_bytes=free_bytes)
-            self._listener = Listener(settings.listener, store, self.ledger)
+            inbox = Inbox(settings.data_folder / "inbox", durable=settings.listener.durability == "answer")
+            self._listener = Listener(settings.listener, store, self.ledger, inbox)
         if "worker" in parts:
             order = Order(priority, version("marginwatch"))
             self._worker = Worker(settings, self.ledger, order, tools)
