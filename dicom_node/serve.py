@@ -73,6 +73,11 @@ class Node:
             self.stop()
             raise
 
+    def settle(self, within_s: float = 10.0) -> None:
+        """Wait until what has been received is in the ledger, no longer than stated."""
+        if self._listener is not None:
+            self._listener.settle(within_s)
+
     def stop(self) -> None:
         if self._listener is not None:
             self._listener.stop()

@@ -89,9 +89,6 @@ class Services(Protocol):
     def store(self, message: Message, request: Request) -> Reply:
         """Keep an instance."""
 
-    def settle(self) -> None:
-        """Wait a little until what was kept can be found."""
-
     def commit(self, message: Message, request: Request) -> Reply:
         """Answer a request for storage commitment."""
 
@@ -175,7 +172,6 @@ class Association:
             return True
         self._connection.body(length)
         if kind is Kind.RELEASE_RQ:
-            self._services.settle()
             self.tally.ended = "released"
             self._connection.send(release_reply())
             return False

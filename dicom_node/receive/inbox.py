@@ -1,12 +1,13 @@
 """Instances that have arrived and are safe on the disk, before they are sorted into the store.
 
-A file is called `ID-LENGTH.dcm` with the length that it has when it is whole. So what a crash or power cut left can be
-told: whole files were or may have been answered with success and are kept, others were not.
+A file is called `TIME.ID-LENGTH.dcm` with the length that it has when it is whole. So what a crash or power cut left
+can be told: whole files were or may have been answered with success and are kept, others were not.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -29,7 +30,7 @@ class Inbox:
     def keep(self, incoming: Incoming) -> Path:
         """The file of a whole instance. Raises OSError where it cannot be written; then nothing is left of it."""
         length = len(incoming.head) + incoming.length
-        path = self._folder / f"{uuid4().hex}-{length}.dcm"
+        path = self._folder / f"{time.time_ns():020d}.{uuid4().hex}-{length}.dcm"
         large = incoming.finish()
         if large is not None:
             assert incoming.path is not None
@@ -57,12 +58,11 @@ class Inbox:
         whole = []
         for path in self._folder.iterdir():
             length = path.stem.rpartition("-")[2]
-            status = path.stat()
-            if path.suffix == ".dcm" and length.isdigit() and int(length) == status.st_size:
-                whole.append((status.st_mtime_ns, path))
+            if path.suffix == ".dcm" and length.isdigit() and int(length) == path.stat().st_size:
+                whole.append(path)
             else:
                 path.unlink(missing_ok=True)
-        yield from (path for _, path in sorted(whole))
+        yield from sorted(whole)
 
     def _sync(self, descriptor: int) -> None:
         if self.is_durable:

@@ -113,6 +113,10 @@ class Listener:
         self._intake.stop()
         self._socket = None
 
+    def settle(self, within_s: float) -> bool:
+        """Whether all that was answered with success until now is in store and ledger, waited for if need be."""
+        return self._intake.settle(within_s)
+
     # -- connections
 
     def _accept(self) -> None:
@@ -213,7 +217,7 @@ class _Closed:
     def __init__(self, reception: Reception, rejection: Rejection) -> None:
         self._rejection = rejection
         self.incoming, self.store = reception.incoming, reception.store
-        self.settle, self.commit, self.reported = reception.settle, reception.commit, reception.reported
+        self.commit, self.reported = reception.commit, reception.reported
 
     def refuses(self, _request: Request) -> Rejection | None:
         return self._rejection

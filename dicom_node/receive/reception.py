@@ -19,9 +19,6 @@ from dicom_node.refusal import Refused
 
 _LOG = logging.getLogger("marginwatch.listener")
 
-#: A peer that ends its association may look at once at what the node has; it is kept waiting no longer than this.
-_SETTLE_WITHIN_S = 2.0
-
 
 class Reception:
     """The services of a node's listener. require_space: raises `Refused` ("disk_full"); max_instance_bytes: of a data
@@ -76,9 +73,6 @@ class Reception:
             incoming.drop()
             _LOG.warning("an instance was not stored (%04XH): %s", reply.status, reply.comment)
         return reply
-
-    def settle(self) -> None:
-        self._intake.settle(_SETTLE_WITHIN_S)
 
     def commit(self, message: Message, request: Request) -> Reply:
         return self._commitment.requested(message, request)

@@ -31,6 +31,7 @@ def send(node: Node, datasets: list[Any]) -> list[int]:
         return [association.send_c_store(dataset).Status for dataset in datasets]
     finally:
         association.release()
+        node.settle(within_s=3.0)
 
 
 def entry_of(node: Node, study_uid: str) -> Entry:
