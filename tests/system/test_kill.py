@@ -34,7 +34,7 @@ def test_ctrl_c_ends_a_batch_which_goes_on_another_time(phantom, tools, tmp_path
     assert not (out / "results").exists()
 
 
-def test_a_listener_killed_in_mid_study_keeps_what_it_acknowledged(node, phantom):
+def test_a_listener_killed_in_mid_study_keeps_what_it_acknowledged(node, phantom, tools):
     node.quiet_time_s = 600
     node.start()
     node.send(phantom.baseline)
