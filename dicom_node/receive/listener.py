@@ -73,7 +73,7 @@ class Listener:
             require_space=store.require_space,
             max_instance_bytes=self._limits.max_instance_bytes,
         )
-        self._tls = _tls_context(settings.tls) if settings.tls.is_on else None
+        self._tls = tls_context(settings.tls) if settings.tls.is_on else None
         self._socket: socket.socket | None = None
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -237,8 +237,8 @@ def _rules(settings: ListenerSettings) -> Rules:
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
 
 
-def _tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    """Raises `Refused` ("bad_tls") for files that cannot be used."""
+def tls_context(tls: TlsSettings) -> ssl.SSLContext:
+    """A server's context by the BCP 195 profile. Raises `Refused` ("bad_tls") for files that cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
