@@ -22,6 +22,7 @@ from dicom_node.terminal import (
     addresses,
     batch_complaint,
     batch_lines,
+    check_lines,
     first_sentence,
     plan_line,
     simulated_lines,
@@ -294,6 +295,28 @@ def demo(
         _complain(first_sentence(shown_result.document))
         _leave(1)
     _leave(0)
+
+
+@app.command()
+def doctor(config: Config = None, as_json: Json = False) -> None:
+    """Check configuration, disk, database, ports and PACSs, and say how to mend what is wrong.
+
+    Exit status 1 where something keeps the node from running.
+    """
+    from dataclasses import asdict
+
+    from dicom_node.doctor import examine
+
+    checks = examine(config)
+    if as_json:
+        typer.echo(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        for line in check_lines(checks):
+            typer.echo(line)
+    faults = [check for check in checks if check.level == "fault"]
+    if faults:
+        _complain(f"{faults[0].name}: {faults[0].text.rstrip('.')}. {faults[0].mend}")
+        raise typer.Exit(1)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ def write_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)
-        _sync_entry(path.parent)
+        sync_entry(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -62,7 +62,7 @@ def clear_leftovers(target: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.rename(target)
-            _sync_entry(target.parent)
+            sync_entry(target.parent)
 
 
 def _new_folder(target: Path) -> tuple[Path, int]:
@@ -128,17 +128,18 @@ def _put_in_place(fresh: Path, target: Path) -> None:
                 aside.rename(target)
             raise
         shutil.rmtree(aside, ignore_errors=True)
-    _sync_entry(target.parent)
+    sync_entry(target.parent)
 
 
 def _sync(folder: Path) -> None:
     """Everything below the folder is on the disk, not only in memory: a power cut leaves no empty files behind."""
     for path in sorted(folder.rglob("*")):
-        _sync_entry(path)
-    _sync_entry(folder)
+        sync_entry(path)
+    sync_entry(folder)
 
 
-def _sync_entry(path: Path) -> None:
+def sync_entry(path: Path) -> None:
+    """A file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -52,6 +52,10 @@ class Ledger:
         rows = self._rows(INSTANCES, INSTANCES.c.sop_instance_uid == sop_instance_uid)
         return _instance(rows[0]) if rows else None
 
+    def known(self, sop_instance_uids: Sequence[str]) -> list[Instance]:
+        """Those of these instances that have arrived."""
+        return [_instance(row) for row in self._rows(INSTANCES, INSTANCES.c.sop_instance_uid.in_(sop_instance_uids))]
+
     def instances(self, study_instance_uid: str) -> list[Instance]:
         rows = self._rows(INSTANCES, INSTANCES.c.study_instance_uid == study_instance_uid)
         return sorted((_instance(row) for row in rows), key=lambda instance: instance.sop_instance_uid)
@@ -62,12 +66,21 @@ class Ledger:
         Other objects do not: the PACS may hand our own results back to us, and they must not start us again.
         """
         with self._engine.begin() as connection:
-            return self._arrive(connection, Arrival(identity, path, sha256))
+            return bool(self._arrive(connection, [Arrival(identity, path, sha256)]))
 
     def arrived_together(self, arrivals: Iterable[Arrival]) -> list[Arrival]:
         """Those that were already known, under another path; all in one transaction."""
+        all_of_them = list(arrivals)
         with self._engine.begin() as connection:
-            return [arrival for arrival in arrivals if not self._arrive(connection, arrival)]
+            new = self._arrive(connection, all_of_them)
+        first: set[str] = set()
+        known = []
+        for arrival in all_of_them:
+            uid = arrival.identity.sop_instance_uid
+            if uid not in new or uid in first:
+                known.append(arrival)
+            first.add(uid)
+        return known
 
     def replaced(self, arrival: Arrival) -> None:
         """Record that a known instance has other content now, or lies whole again: its study is assessed anew."""
@@ -75,7 +88,7 @@ class Ledger:
             before = self._remove(connection, arrival.identity.sop_instance_uid)
             if before != arrival.identity.study_instance_uid:
                 self._raise_revision(connection, before)
-            self._arrive(connection, arrival)
+            self._arrive(connection, [arrival])
             mine = STUDIES.c.study_instance_uid == arrival.identity.study_instance_uid
             connection.execute(update(STUDIES).where(mine).values(patient_id=arrival.identity.patient_id))
 
@@ -112,36 +125,53 @@ class Ledger:
         mine = STUDIES.c.study_instance_uid == study_instance_uid
         connection.execute(update(STUDIES).where(mine).values(revision=STUDIES.c.revision + 1))
 
-    def _arrive(self, connection: Connection, arrival: Arrival) -> bool:
+    def _arrive(self, connection: Connection, arrivals: Sequence[Arrival]) -> set[str]:
+        """The SOP Instance UIDs of those that are new."""
         now = self._clock()
-        identity = arrival.identity
-        instance = {
-            "sop_instance_uid": identity.sop_instance_uid,
-            "sop_class_uid": identity.sop_class_uid,
-            "study_instance_uid": identity.study_instance_uid,
-            "series_instance_uid": identity.series_instance_uid,
-            "path": str(arrival.path),
-            "sha256": arrival.sha256,
-            "arrived_at": now,
-            "acquired": identity.acquired if identity.is_image else "",
-            "seen": arrival.seen,
-            "head_sha256": arrival.head_sha256,
-        }
-        study = Study(identity.study_instance_uid, identity.patient_id, "", 0, 1, False, now)
+        rows = {}
+        for arrival in arrivals:
+            identity = arrival.identity
+            if identity.sop_instance_uid in rows:  # the first of two goes
+                continue
+            rows[identity.sop_instance_uid] = {
+                "sop_instance_uid": identity.sop_instance_uid,
+                "sop_class_uid": identity.sop_class_uid,
+                "study_instance_uid": identity.study_instance_uid,
+                "series_instance_uid": identity.series_instance_uid,
+                "path": str(arrival.path),
+                "sha256": arrival.sha256,
+                "arrived_at": now,
+                "acquired": identity.acquired if identity.is_image else "",
+                "seen": arrival.seen,
+                "head_sha256": arrival.head_sha256,
+            }
+        if not rows:
+            return set()
+        insert = self._insert_new(INSTANCES).returning(INSTANCES.c.sop_instance_uid)
+        new = set(connection.execute(insert, list(rows.values())).scalars())
+        studies: dict[str, list[Identity]] = {}
+        for arrival in arrivals:
+            if arrival.identity.sop_instance_uid in new:
+                studies.setdefault(arrival.identity.study_instance_uid, []).append(arrival.identity)
+        for study_instance_uid, identities in studies.items():
+            self._enlarge(connection, study_instance_uid, identities)
+        return new
+
+    def _enlarge(self, connection: Connection, study_instance_uid: str, identities: Sequence[Identity]) -> None:
+        """Count new instances to their study."""
+        now = self._clock()
+        study = Study(study_instance_uid, identities[0].patient_id, "", 0, 1, False, now)
+        images = [identity for identity in identities if identity.is_image]
         changed: dict[str, Any] = {"last_arrival": now}
-        if identity.is_image:
-            changed["images"] = STUDIES.c.images + 1
+        if images:
+            changed["images"] = STUDIES.c.images + len(images)
             changed["revision"] = case((STUDIES.c.complete, STUDIES.c.revision + 1), else_=STUDIES.c.revision)
             changed["complete"] = False
-        if identity.is_image and identity.acquired:
-            first = (STUDIES.c.acquired == "") | (STUDIES.c.acquired > identity.acquired)
-            changed["acquired"] = case((first, identity.acquired), else_=STUDIES.c.acquired)
-        if not connection.execute(self._insert_new(INSTANCES).values(instance)).rowcount:
-            return False
+        if acquired := min((identity.acquired for identity in images if identity.acquired), default=""):
+            first = (STUDIES.c.acquired == "") | (STUDIES.c.acquired > acquired)
+            changed["acquired"] = case((first, acquired), else_=STUDIES.c.acquired)
         connection.execute(self._insert_new(STUDIES).values(vars(study)))
-        mine = STUDIES.c.study_instance_uid == identity.study_instance_uid
-        connection.execute(update(STUDIES).where(mine).values(changed))
-        return True
+        connection.execute(update(STUDIES).where(STUDIES.c.study_instance_uid == study_instance_uid).values(changed))
 
     def conflict(self, identity: Identity, path: Path, *, sha256: str) -> None:
         """Record an instance that has the UID of a stored one and other bytes."""

@@ -15,9 +15,10 @@ import uvicorn
 from dicom_node.accounts import Accounts
 from dicom_node.audit.trail import AuditTrail
 from dicom_node.ledger import ROUTED_PRIORITY, Ledger, open_ledger
-from dicom_node.listener import Listener
 from dicom_node.lock import WorkerLock
 from dicom_node.queue import Tools, Worker
+from dicom_node.receive.inbox import Inbox
+from dicom_node.receive.listener import Listener
 from dicom_node.refusal import Refused
 from dicom_node.review.app import Connections, create_app
 from dicom_node.routing import Order
@@ -54,7 +55,8 @@ class Node:
         if "listener" in parts:
             free_bytes = int(settings.listener.minimum_free_gib * 2**30)
             store = Store(settings.data_folder, minimum_free_bytes=free_bytes)
-            self._listener = Listener(settings.listener, store, self.ledger)
+            inbox = Inbox(settings.data_folder / "inbox", durable=settings.listener.durability == "answer")
+            self._listener = Listener(settings.listener, store, self.ledger, inbox)
         if "worker" in parts:
             order = Order(priority, version("marginwatch"))
             self._worker = Worker(settings, self.ledger, order, tools)
@@ -83,6 +85,11 @@ class Node:
             raise
         self._has_started = True
         self.trail.started(self._parts)
+
+    def settle(self, within_s: float = 10.0) -> None:
+        """Wait until what has been received is in the ledger, no longer than stated."""
+        if self._listener is not None:
+            self._listener.settle(within_s)
 
     def stop(self) -> None:
         if self._listener is not None:

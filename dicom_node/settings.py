@@ -8,6 +8,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,26 @@ class DatabaseSettings:
 
 
 @dataclass(frozen=True)
+class TlsSettings:
+    """Files in PEM form. certificate, key: this node's; empty: no TLS. ca: who signs the peers' certificates; without
+    it no peer has to show one."""
+
+    certificate: str = ""
+    key: str = ""
+    ca: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("listener.tls.certificate and listener.tls.key are needed together")
+        if self.ca and not self.certificate:
+            raise ValueError("listener.tls.ca needs listener.tls.certificate and listener.tls.key")
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self.certificate)
+
+
+@dataclass(frozen=True)
 class ListenerSettings:
     ae_title: str = "MARGINWATCH"
     host: str = "127.0.0.1"
@@ -37,16 +58,37 @@ class ListenerSettings:
     """Empty: any calling AE title."""
     max_pdu_bytes: int = 131072
     minimum_free_gib: float = 2.0
+    check_called_ae_title: bool = False
+    allowed_addresses: tuple[str, ...] = ()
+    """Addresses and networks, e.g. 192.0.2.0/24; empty: any."""
+    max_associations: int = 50
+    associations_a_minute: int = 600
+    """From one address."""
+    idle_s: float = 300.0
+    max_instance_gib: float = 4.0
+    durability: str = "answer"
+    tls: TlsSettings = field(default_factory=TlsSettings)
 
     def __post_init__(self) -> None:
         _check_ae_title("listener.ae_title", self.ae_title)
+        for network in self.allowed_addresses:
+            try:
+                ip_network(network)
+            except ValueError as problem:
+                raise ValueError(f"listener.allowed_addresses: {problem}") from None
+        if self.max_associations < 1 or self.associations_a_minute < 1:
+            raise ValueError("listener.max_associations and listener.associations_a_minute must be at least 1")
+        if self.idle_s <= 0 or self.max_instance_gib <= 0:
+            raise ValueError("listener.idle_s and listener.max_instance_gib must be above 0")
+        if self.durability not in ("answer", "complete"):
+            raise ValueError("listener.durability must be answer or complete")
         for title in self.calling_ae_titles:
             _check_ae_title("listener.calling_ae_titles", title)
         _check_port("listener.port", self.port)
         if self.quiet_time_s <= 0:
             raise ValueError("listener.quiet_time_s must be above 0")
-        if self.max_pdu_bytes < 4096:
-            raise ValueError("listener.max_pdu_bytes must be at least 4096")
+        if not 4096 <= self.max_pdu_bytes <= 1 << 24:
+            raise ValueError("listener.max_pdu_bytes must be 4096 to 16777216")
         if self.minimum_free_gib < 0:
             raise ValueError("listener.minimum_free_gib cannot be negative")
 
@@ -210,6 +252,7 @@ def load_settings(file: Path | None) -> Settings:
         data_folder=(file.parent / folder).resolve(),
         simulation=_from_folder(settings.simulation, file.parent, "probes"),
         review=_from_folder(settings.review, file.parent, "tls_certificate", "tls_key", "metrics_token_file"),
+        listener=replace(settings.listener, tls=_from_folder(settings.listener.tls, file.parent, "certificate", "key", "ca")),
         audit=_from_folder(settings.audit, file.parent, "ca_file"),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from dicom_node.notice import NOT_FOR_DIAGNOSIS
 
 if TYPE_CHECKING:
     from dicom_node.batch import BatchReport
+    from dicom_node.doctor import Check
     from dicom_node.plans import PlanChange
     from dicom_node.records import RegisteredPlan
     from dicom_node.settings import Settings
@@ -96,6 +97,15 @@ def batch_complaint(report: BatchReport) -> str:
     counted.append((report.plans_refused, "plan", "refused"))
     wrong = [f"{count} {noun}{'s' if count > 1 else ''} {became}" for count, noun, became in counted if count]
     return f"{', '.join(wrong)}; mend what the list says of them and run batch again." if wrong else ""
+
+
+def check_lines(checks: Iterable[Check]) -> Iterator[str]:
+    """A line for each check, and one more with what to do where it is not good."""
+    marks = {"good": "  ok   ", "warning": "  look ", "fault": "FAULT  "}
+    for check in checks:
+        yield f"{marks[check.level]}{check.name}: {check.text}"
+        if check.mend:
+            yield f"         {check.mend}"
 
 
 def addresses(settings: Settings, parts: Collection[str]) -> Iterator[str]:

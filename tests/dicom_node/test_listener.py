@@ -46,6 +46,7 @@ def store(node, dataset, sop_class, syntax):
         return association.send_c_store(dataset).Status
     finally:
         association.release()
+        node.settle()
 
 
 def test_echo(bench):

@@ -31,6 +31,7 @@ def send(node: Node, datasets: list[Any]) -> list[int]:
         return [association.send_c_store(dataset).Status for dataset in datasets]
     finally:
         association.release()
+        node.settle(within_s=3.0)
 
 
 def entry_of(node: Node, study_uid: str) -> Entry:
@@ -147,14 +148,15 @@ def test_a_stored_file_that_cannot_be_read_just_now_is_not_taken_for_lost(monkey
     with monkeypatch.context() as patched:
         patched.setattr(Path, "open", unreadable)
         other = bench.patient().slice("baseline", "20260105", 0, fill=7)
-        assert send(node, [original, other]) == [0xA700, 0xA700]
+        assert send(node, [original, other]) == [0, 0]
+        assert node.ledger.conflict_counts() == {}
+        assert len(list((node.settings.data_folder / "inbox").iterdir())) == 2
+    bench.wait_until(lambda: node.ledger.conflict_counts() == {bench.patient().study_uid("baseline"): 1})
     assert stored.read_bytes() == before
-    assert send(node, [other]) == [0]
-    assert stored.read_bytes() == before
-    assert node.ledger.conflict_counts() == {bench.patient().study_uid("baseline"): 1}
+    bench.wait_until(lambda: not list((node.settings.data_folder / "inbox").iterdir()))
 
 
-def test_a_database_that_is_away_asks_the_sender_to_come_again(monkeypatch, bench):
+def test_what_comes_while_the_database_is_away_waits_for_it(monkeypatch, bench):
     node = bench.node("listener")
 
     def away(*_, **__):
@@ -162,10 +164,10 @@ def test_a_database_that_is_away_asks_the_sender_to_come_again(monkeypatch, benc
 
     dataset = bench.patient().slice("baseline", "20260105", 0)
     with monkeypatch.context() as patched:
-        patched.setattr(node.ledger, "arrived", away)
-        assert send(node, [dataset]) == [0xA700]
-    assert send(node, [dataset]) == [0]
-    assert node.ledger.instance(dataset.SOPInstanceUID) is not None
+        patched.setattr(node.ledger, "arrived_together", away)
+        assert send(node, [dataset]) == [0]
+        assert node.ledger.instance(dataset.SOPInstanceUID) is None
+    bench.wait_until(lambda: node.ledger.instance(dataset.SOPInstanceUID) is not None)
 
 
 def test_what_an_archive_brought_may_come_again_by_c_store(bench):

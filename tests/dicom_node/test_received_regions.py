@@ -77,6 +77,7 @@ def send(node, datasets) -> None:
     association = ae.associate("127.0.0.1", node.settings.listener.port, ae_title="MARGINWATCH")
     assert {association.send_c_store(dataset).Status for dataset in datasets} == {0}
     association.release()
+    node.settle()
 
 
 def received(node, study_uid) -> list[Path]:

@@ -34,16 +34,17 @@ def test_ctrl_c_ends_a_batch_which_goes_on_another_time(phantom, tools, tmp_path
     assert not (out / "results").exists()
 
 
-def test_a_listener_killed_in_mid_study_keeps_what_it_acknowledged(node, phantom):
+def test_a_listener_killed_in_mid_study_keeps_what_it_acknowledged(node, phantom, tools):
     node.quiet_time_s = 600
     node.start()
     node.send(phantom.baseline)
     node.stop(signal.SIGKILL)
     node.start()
     node.send(phantom.baseline)
-    stored = list((node.folder / "data" / "instances").rglob("*.dcm"))
-    assert len(stored) == len(list(phantom.baseline.iterdir()))
-    assert not list((node.folder / "data").rglob(".arriving-*"))
+    data = node.folder / "data"
+    tools.wait_until(lambda: not list((data / "inbox").iterdir()), seconds=30)
+    assert len(list((data / "instances").rglob("*.dcm"))) == len(list(phantom.baseline.iterdir()))
+    assert not list(data.rglob("*.arriving"))
     study = node.study(state="receiving")
     assert study is not None
     assert study["conflicting_instances"] == 0

@@ -1,0 +1,220 @@
+"""Whether a node can run as it is configured, and how to mend what keeps it from that."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+from dicom_node.refusal import Refused
+from dicom_node.settings import Destination, Settings, load_settings
+
+Level = Literal["good", "warning", "fault"]
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_MEMORY_GIB = 4.0  # of one assessment (README)
+_ECHO_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at and found; mend: what to do, empty where all is good."""
+
+    name: str
+    level: Level
+    text: str
+    mend: str = ""
+
+
+def examine(config: Path | None) -> list[Check]:
+    """Every check, in the order in which faults should be mended; the first alone where the configuration is wrong."""
+    try:
+        settings = load_settings(config)
+    except Refused as refused:
+        return [Check("configuration", "fault", refused.text, "Correct that key; configs/node.example.toml lists all.")]
+    named = str(config) if config else "none given, defaults are used"
+    found = [Check("configuration", "good", named)]
+    for look in (_data_folder, _disk, _database, _listener, _tls, _page, _memory, _probes):
+        found.extend(look(settings))
+    for destination in settings.send:
+        found.append(_echo(destination, settings.listener.ae_title))
+    return found
+
+
+def _data_folder(settings: Settings) -> Iterator[Check]:
+    folder = settings.data_folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder, prefix=".doctor-") as here:
+            one, other = Path(here) / "one", Path(here) / "other"
+            one.write_bytes(b"1")
+            os.link(one, other)
+    except OSError as problem:
+        if not os.access(folder, os.W_OK):
+            mend = "Give the user that runs the node the right to write there, or set data_folder to another place."
+            yield Check("data folder", "fault", f"{folder} cannot be written: {problem.strerror}.", mend)
+            return
+        text = f"{folder} has no hard links, so received instances are copied once more."
+        yield Check("data folder", "warning", text, "Prefer a local ext4 or xfs file system.")
+        return
+    waiting = len(list((folder / "inbox").glob("*.dcm"))) if (folder / "inbox").is_dir() else 0
+    text = f"{folder}" + (f", {waiting} received instances wait to be sorted in" if waiting else "")
+    yield Check("data folder", "good", text)
+
+
+def _disk(settings: Settings) -> Iterator[Check]:
+    try:
+        usage = shutil.disk_usage(settings.data_folder)
+    except OSError:
+        return
+    free_gib, least = usage.free / 2**30, settings.listener.minimum_free_gib
+    text = f"{free_gib:.1f} GiB free"
+    if free_gib < least:
+        mend = "Free some room, or lower listener.minimum_free_gib; until then every C-STORE is answered with A700."
+        yield Check("disk", "fault", f"{text}, less than listener.minimum_free_gib ({least:g})", mend)
+    elif free_gib < least + 20:
+        yield Check("disk", "warning", f"{text}; receiving stops at {least:g}", "Plan for more room.")
+    else:
+        yield Check("disk", "good", text)
+
+
+def _database(settings: Settings) -> Iterator[Check]:
+    from dicom_node.ledger import open_ledger
+
+    try:
+        ledger = open_ledger(settings)
+    except (Refused, OSError) as problem:
+        text = problem.text if isinstance(problem, Refused) else f"It cannot be opened: {problem.strerror}."
+        yield Check("database", "fault", text, "Start or correct the database, then ask again.")
+        return
+    with closing(ledger):
+        studies, plans = len(ledger.studies()), len(ledger.plans())
+    kind = "PostgreSQL" if settings.database.url else "SQLite"
+    yield Check("database", "good", f"{kind}, {studies} studies, {plans} plans")
+    if not plans:
+        yield Check(
+            "plans", "warning", "No plan is registered, so nothing will be assessed.", "marginwatch plan add DIR"
+        )
+
+
+def _listener(settings: Settings) -> Iterator[Check]:
+    listener = settings.listener
+    where = f"{listener.ae_title} on {listener.host}:{listener.port}"
+    if _can_bind(listener.host, listener.port):
+        yield Check("DICOM listener", "good", f"{where}: the port is free")
+    elif listener.tls.is_on:
+        yield Check("DICOM listener", "good", f"{where}: something listens there (TLS, not asked)")
+    elif _echo_status(listener.host, listener.port, listener.ae_title, calling=listener.ae_title) == "good":
+        yield Check("DICOM listener", "good", f"{where} answers C-ECHO")
+    else:
+        mend = "Stop the other program, or set listener.port and listener.host to what is this machine's and free."
+        yield Check("DICOM listener", "fault", f"{where} cannot be opened and answers no C-ECHO", mend)
+    open_to_all = not (listener.allowed_addresses or listener.calling_ae_titles or listener.tls.ca)
+    if listener.host not in _LOOPBACK and open_to_all:
+        text = "The listener is open to every address and AE title of the network"
+        yield Check("who may send", "warning", text, "Set listener.allowed_addresses, or TLS with a ca.")
+
+
+def _tls(settings: Settings) -> Iterator[Check]:
+    from dicom_node.receive.listener import tls_context
+
+    tls = settings.listener.tls
+    if not tls.is_on:
+        return
+    try:
+        tls_context(tls)
+    except Refused as refused:
+        yield Check("TLS", "fault", refused.text, "Name readable PEM files that belong together.")
+        return
+    if not tls.ca:
+        mend = "Set listener.tls.ca, so that peers have to show a certificate."
+        yield Check("TLS", "warning", "Peers are not asked who they are", mend)
+    else:
+        yield Check("TLS", "good", "certificate, key and ca fit together")
+
+
+def _page(settings: Settings) -> Iterator[Check]:
+    review = settings.review
+    where = f"http://{review.host}:{review.port}/"
+    if _can_bind(review.host, review.port):
+        yield Check("review page", "good", f"{where}: the port is free")
+        return
+    try:
+        with build_opener(ProxyHandler({})).open(f"{where}healthz", timeout=_ECHO_WITHIN_S) as answer:
+            healthy = answer.status == 200
+    except (URLError, OSError):
+        healthy = False
+    if healthy:
+        yield Check("review page", "good", f"{where} answers")
+    else:
+        yield Check(
+            "review page", "fault", f"{where} is taken and not healthy", "Stop what is there, or set review.port."
+        )
+
+
+def _memory(settings: Settings) -> Iterator[Check]:
+    total_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    wanted_gib = _MEMORY_GIB * settings.worker.concurrency
+    text = f"{total_gib:.0f} GiB for {settings.worker.concurrency} assessments at a time"
+    if total_gib < wanted_gib:
+        yield Check("memory", "fault", f"{text}; each takes up to {_MEMORY_GIB:g} GiB", "Lower worker.concurrency.")
+    else:
+        yield Check("memory", "good", text)
+
+
+def _probes(settings: Settings) -> Iterator[Check]:
+    from dicom_node.assessing import probes_of
+
+    if not settings.simulation.probes:
+        return
+    try:
+        probes_of(settings.simulation)
+    except Refused as refused:
+        yield Check("probe table", "fault", refused.text, "Correct the file; configs/probes.example.toml is a start.")
+        return
+    yield Check("probe table", "good", settings.simulation.probes)
+
+
+def _echo(destination: Destination, calling: str) -> Check:
+    status = _echo_status(destination.host, destination.port, destination.ae_title, calling=calling)
+    name = f"PACS {destination.name}"
+    if status == "good":
+        return Check(name, "good", "answers C-ECHO")
+    mends = {
+        "unreachable": "Check host, port and firewall.",
+        "rejected": f"Let the PACS know this node as {calling}, and check its AE title.",
+        "no answer": "Look into the PACS's log.",
+    }
+    return Check(name, "fault", f"C-ECHO: {status}; results wait and are sent once it answers", mends[status])
+
+
+def _echo_status(host: str, port: int, ae_title: str, *, calling: str) -> str:
+    """good, unreachable, rejected, or no answer."""
+    from pynetdicom import AE
+    from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+    ae = AE(ae_title=calling)
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = _ECHO_WITHIN_S
+    ae.add_requested_context(Verification)
+    association = ae.associate(host, port, ae_title=ae_title)
+    if not association.is_established:
+        return "rejected" if association.is_rejected else "unreachable"
+    status = association.send_c_echo().get("Status")
+    association.release()
+    return "good" if status == 0 else "no answer"
+
+
+def _can_bind(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError:
+        return False
+    return True

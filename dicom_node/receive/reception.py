@@ -1,0 +1,98 @@
+"""What becomes of the requests of associations: instances into the inbox, and answers to storage commitment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from dicom_node.receive.association import Message, Reply
+from dicom_node.receive.command import Command, Status
+from dicom_node.receive.commitment import Commitment
+from dicom_node.receive.gate import Gate
+from dicom_node.receive.head import file_head, quick_identity
+from dicom_node.receive.inbox import Inbox
+from dicom_node.receive.incoming import Incoming
+from dicom_node.receive.intake import Arrived, Intake
+from dicom_node.receive.negotiation import Context, Rejection, Request
+from dicom_node.records import Identity
+from dicom_node.refusal import Refused
+
+_LOG = logging.getLogger("marginwatch.listener")
+
+
+class Reception:
+    """The services of a node's listener. require_space: raises `Refused` ("disk_full"); max_instance_bytes: of a data
+    set."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        inbox: Inbox,
+        intake: Intake,
+        commitment: Commitment,
+        *,
+        require_space: Callable[[], None],
+        max_instance_bytes: int,
+    ) -> None:
+        self._gate = gate
+        self._inbox = inbox
+        self._intake = intake
+        self._commitment = commitment
+        self._require_space = require_space
+        self._max_instance_bytes = max_instance_bytes
+
+    def refuses(self, request: Request) -> Rejection | None:
+        return self._gate.refuses(request)
+
+    def incoming(self, command: Command, context: Context, request: Request) -> Incoming:
+        head = file_head(
+            command.sop_class_uid,
+            command.sop_instance_uid,
+            context.transfer_syntax,
+            source_ae_title=request.calling_ae_title,
+        )
+        try:
+            self._require_space()
+        except (Refused, OSError):
+            return Incoming(head, part=self._inbox.part, most_bytes=0)
+        return Incoming(head, part=self._inbox.part, most_bytes=self._max_instance_bytes)
+
+    def store(self, message: Message, request: Request) -> Reply:
+        incoming = message.incoming
+        if incoming is None:
+            return Reply(Status.CANNOT_UNDERSTAND, "a C-STORE without a data set")
+        try:
+            reply = self._kept(message, incoming, request)
+        except Refused as refused:
+            full = refused.code == "disk_full"
+            reply = Reply(Status.OUT_OF_RESOURCES if full else Status.CANNOT_UNDERSTAND, refused.text)
+        except OSError as problem:
+            _LOG.error("an instance was not stored: the data folder cannot be used: %s", problem.strerror)
+            reply = Reply(Status.OUT_OF_RESOURCES, "The node cannot write to its disk.")
+        if reply.status != Status.SUCCESS:
+            incoming.drop()
+            _LOG.warning("an instance was not stored (%04XH): %s", reply.status, reply.comment)
+        return reply
+
+    def commit(self, message: Message, request: Request) -> Reply:
+        return self._commitment.requested(message, request)
+
+    def reported(self, message: Message, request: Request) -> Reply:
+        del request
+        return self._commitment.reported(message)
+
+    def _kept(self, message: Message, incoming: Incoming, request: Request) -> Reply:
+        self._require_space()
+        if incoming.problem is not None:
+            raise incoming.problem
+        if incoming.is_too_large:
+            return Reply(Status.OUT_OF_RESOURCES, "The instance is larger than this node takes.")
+        identity = quick_identity(incoming.start(), message.context.transfer_syntax)
+        announced = message.command.sop_instance_uid
+        if identity.sop_instance_uid != announced:
+            return Reply(Status.CANNOT_UNDERSTAND, "The data set is not the instance that was announced.")
+        self._take(identity, incoming, request)
+        return Reply(Status.SUCCESS)
+
+    def _take(self, identity: Identity, incoming: Incoming, request: Request) -> None:
+        self._intake.take(Arrived(self._inbox.keep(incoming), identity, request.calling_ae_title))
