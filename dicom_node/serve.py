@@ -13,12 +13,13 @@ from typing import Literal
 import uvicorn
 
 from dicom_node.accounts import Accounts
-from dicom_node.audit.trail import AuditTrail
+from dicom_node.audit.message import StudyPart
+from dicom_node.audit.trail import Actor, AuditTrail
 from dicom_node.ledger import ROUTED_PRIORITY, Ledger, open_ledger
 from dicom_node.lock import WorkerLock
 from dicom_node.queue import Tools, Worker
 from dicom_node.receive.inbox import Inbox
-from dicom_node.receive.listener import Listener
+from dicom_node.receive.listener import Listener, Visit
 from dicom_node.refusal import Refused
 from dicom_node.review.app import Connections, create_app
 from dicom_node.routing import Order
@@ -26,6 +27,9 @@ from dicom_node.settings import LOOPBACK, Settings
 from dicom_node.store import Store
 
 _LOG = logging.getLogger("marginwatch.serve")
+
+#: In place of the AE title that a sender by STOW-RS does not have.
+_BY_STOW = "STOW-RS"
 
 Part = Literal["listener", "worker", "review"]
 PARTS: tuple[Part, ...] = ("listener", "worker", "review")
@@ -56,12 +60,14 @@ class Node:
             free_bytes = int(settings.listener.minimum_free_gib * 2**30)
             store = Store(settings.data_folder, minimum_free_bytes=free_bytes)
             inbox = Inbox(settings.data_folder / "inbox", durable=settings.listener.durability == "answer")
-            self._listener = Listener(settings.listener, store, self.ledger, inbox)
+            self._listener = Listener(settings.listener, store, self.ledger, inbox, ended=self._visited)
         if "worker" in parts:
             order = Order(priority, version("marginwatch"))
             self._worker = Worker(settings, self.ledger, order, tools)
         if "review" in parts:
-            self._page = _Page(settings, Connections(self.ledger, self.trail))
+            # What comes by STOW-RS goes the listener's way, so it needs one in this process.
+            deposit = self._deposit if self._listener is not None else None
+            self._page = _Page(settings, Connections(self.ledger, self.trail, deposit=deposit))
 
     def start(self) -> None:
         """Raises `Refused` when a port is taken, another worker has the data folder, the queue's database cannot be
@@ -90,6 +96,22 @@ class Node:
         """Wait until what has been received is in the ledger, no longer than stated."""
         if self._listener is not None:
             self._listener.settle(within_s)
+
+    def _deposit(self, content: bytes) -> tuple[int, str, str]:
+        assert self._listener is not None
+        reply = self._listener.deposit(content, source=_BY_STOW)
+        found = reply.identity
+        return reply.status, found.sop_class_uid if found else "", found.sop_instance_uid if found else ""
+
+    def _visited(self, visit: Visit) -> None:
+        """Record in the audit trail what an association brought."""
+        tally = visit.tally
+        if tally.request is None:
+            return
+        sender = Actor(tally.request.calling_ae_title, visit.address)
+        parts = [StudyPart(study, patient, kept) for (study, patient), kept in tally.kept.items()]
+        if parts or tally.refused:
+            self.trail.received(sender, self.settings.listener.ae_title, parts, failed=tally.refused)
 
     def stop(self) -> None:
         if self._listener is not None:

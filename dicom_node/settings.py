@@ -252,7 +252,9 @@ def load_settings(file: Path | None) -> Settings:
         data_folder=(file.parent / folder).resolve(),
         simulation=_from_folder(settings.simulation, file.parent, "probes"),
         review=_from_folder(settings.review, file.parent, "tls_certificate", "tls_key", "metrics_token_file"),
-        listener=replace(settings.listener, tls=_from_folder(settings.listener.tls, file.parent, "certificate", "key", "ca")),
+        listener=replace(
+            settings.listener, tls=_from_folder(settings.listener.tls, file.parent, "certificate", "key", "ca")
+        ),
         audit=_from_folder(settings.audit, file.parent, "ca_file"),
     )
 

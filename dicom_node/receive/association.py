@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from dicom_node.receive.pdu import (
     data_pdus,
     release_reply,
 )
+from dicom_node.records import Identity
 
 _CLASSES = STORAGE_CLASSES | {VERIFICATION, STORAGE_COMMITMENT}
 _MOST_COMMAND_BYTES = 1 << 16
@@ -53,11 +55,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a request is answered with. comment: why, for people; report: sent after it."""
+    """What a request is answered with. comment: why, for people; report: sent after it; identity: of the instance that
+    was kept."""
 
     status: int
     comment: str = ""
     report: Report | None = None
+    identity: Identity | None = None
 
 
 @dataclass(frozen=True)
@@ -98,13 +102,24 @@ class Services(Protocol):
 
 @dataclass
 class Tally:
-    """What an association brought. stored, refused: C-STORE requests."""
+    """What an association brought. stored, refused: C-STORE requests; kept: how many instances of each class, by study
+    and patient ID."""
 
     request: Request | None = None
     stored: int = 0
     refused: int = 0
     ended: str = "broken off"
-    statuses: dict[int, int] = field(default_factory=dict)
+    kept: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
+
+    def count(self, reply: Reply) -> None:
+        """Count the answer to a C-STORE."""
+        if reply.status != Status.SUCCESS:
+            self.refused += 1
+            return
+        self.stored += 1
+        if reply.identity is not None:
+            key = (reply.identity.study_instance_uid, reply.identity.patient_id)
+            self.kept.setdefault(key, Counter())[reply.identity.sop_class_uid] += 1
 
 
 class Association:
@@ -243,9 +258,7 @@ class Association:
             return Reply(Status.SUCCESS)
         if command.field == Field.C_STORE and message.context.abstract_syntax in STORAGE_CLASSES:
             reply = self._services.store(message, request)
-            self.tally.statuses[reply.status] = self.tally.statuses.get(reply.status, 0) + 1
-            self.tally.stored += reply.status == Status.SUCCESS
-            self.tally.refused += reply.status != Status.SUCCESS
+            self.tally.count(reply)
             return reply
         if message.context.abstract_syntax == STORAGE_COMMITMENT and command.field == Field.N_ACTION:
             return self._services.commit(message, request)

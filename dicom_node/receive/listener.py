@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 from dicom_node.ledger import Ledger
-from dicom_node.receive.association import Association, Limits, Tally
+from dicom_node.receive.association import Association, Limits, Reply, Tally
 from dicom_node.receive.commitment import CLASS_CONFLICT, NO_SUCH_INSTANCE, Commitment, Reference
 from dicom_node.receive.gate import Gate, Rules
 from dicom_node.receive.inbox import Inbox
@@ -112,6 +112,10 @@ class Listener:
         self._socket.close()
         self._intake.stop()
         self._socket = None
+
+    def deposit(self, content: bytes, *, source: str = "") -> Reply:
+        """Keep an instance that came in another way than by C-STORE (`Reception.deposit`)."""
+        return self._reception.deposit(content, source=source)
 
     def settle(self, within_s: float) -> bool:
         """Whether all that was answered with success until now is in store and ledger, waited for if need be."""

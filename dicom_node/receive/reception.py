@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from io import BytesIO
 
+from pydicom import dcmread
+
+from dicom_node.broken import BROKEN
+from dicom_node.digest import start_of_dataset
 from dicom_node.receive.association import Message, Reply
 from dicom_node.receive.command import Command, Status
 from dicom_node.receive.commitment import Commitment
@@ -18,6 +23,9 @@ from dicom_node.records import Identity
 from dicom_node.refusal import Refused
 
 _LOG = logging.getLogger("marginwatch.listener")
+
+#: As much of a data set as surely says whose it is.
+_HEAD_BYTES = 1 << 20
 
 
 class Reception:
@@ -74,6 +82,39 @@ class Reception:
             _LOG.warning("an instance was not stored (%04XH): %s", reply.status, reply.comment)
         return reply
 
+    def deposit(self, content: bytes, *, source: str = "") -> Reply:
+        """Keep an instance that came in another way than by C-STORE, as a whole DICOM file. source: who it came from,
+        an AE title."""
+        try:
+            self._require_space()
+            stream = BytesIO(content)
+            meta = dcmread(stream, specific_tags=[], stop_before_pixels=True).file_meta
+            syntax = str(meta.TransferSyntaxUID)
+            stream.seek(0)
+            start = start_of_dataset(stream)
+            identity = quick_identity(content[start : start + _HEAD_BYTES], syntax)
+        except Refused as refused:
+            full = refused.code == "disk_full"
+            return Reply(Status.OUT_OF_RESOURCES if full else Status.CANNOT_UNDERSTAND, refused.text)
+        except BROKEN:
+            return Reply(Status.CANNOT_UNDERSTAND, "This is no DICOM file with its transfer syntax.")
+        head = file_head(identity.sop_class_uid, identity.sop_instance_uid, syntax, source_ae_title=source)
+        incoming = Incoming(head, part=self._inbox.part, most_bytes=self._max_instance_bytes)
+        for at in range(start, len(content), _HEAD_BYTES):
+            part = memoryview(content)[at : at + _HEAD_BYTES]
+            incoming.room(len(part))[:] = part
+        try:
+            if incoming.problem is not None:
+                raise incoming.problem
+            if incoming.is_too_large:
+                return Reply(Status.OUT_OF_RESOURCES, "The instance is larger than this node takes.")
+            self._take(identity, incoming, source)
+        except OSError as problem:
+            incoming.drop()
+            _LOG.error("an instance was not stored: the data folder cannot be used: %s", problem.strerror)
+            return Reply(Status.OUT_OF_RESOURCES, "The node cannot write to its disk.")
+        return Reply(Status.SUCCESS, identity=identity)
+
     def commit(self, message: Message, request: Request) -> Reply:
         return self._commitment.requested(message, request)
 
@@ -91,8 +132,8 @@ class Reception:
         announced = message.command.sop_instance_uid
         if identity.sop_instance_uid != announced:
             return Reply(Status.CANNOT_UNDERSTAND, "The data set is not the instance that was announced.")
-        self._take(identity, incoming, request)
-        return Reply(Status.SUCCESS)
+        self._take(identity, incoming, request.calling_ae_title)
+        return Reply(Status.SUCCESS, identity=identity)
 
-    def _take(self, identity: Identity, incoming: Incoming, request: Request) -> None:
-        self._intake.take(Arrived(self._inbox.keep(incoming), identity, request.calling_ae_title))
+    def _take(self, identity: Identity, incoming: Incoming, source: str) -> None:
+        self._intake.take(Arrived(self._inbox.keep(incoming), identity, source))
