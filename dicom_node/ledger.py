@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, Table, case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.records import (
+    ENDED,
     IMAGE_CLASSES,
     Arrival,
     AssessmentRecord,
@@ -40,6 +42,10 @@ class Ledger:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        """One transaction, for the modules that keep tables of their own in the ledger's database."""
+        return self._engine.begin()
 
     # -- studies and instances
 
@@ -198,34 +204,53 @@ class Ledger:
                 insert.on_conflict_do_update(index_elements=[ASSESSMENTS.c.assessment_id], set_={"superseded": False})
             )
 
-    def started(self, assessment_id: str) -> None:
-        with self._engine.begin() as connection:
-            mine = ASSESSMENTS.c.assessment_id == assessment_id
-            connection.execute(update(ASSESSMENTS).where(mine).values(state="running"))
-
-    def ended(
+    def ended(  # noqa: PLR0913  what there is to say of an end
         self,
         assessment_id: str,
         state: AssessmentState,
         *,
         document: Mapping[str, Any] | None = None,
+        folder: str = "",
         code: str = "",
         text: str = "",
         send_to: Sequence[str] = (),
-    ) -> None:
+        token: int | None = None,
+    ) -> bool:
         """Record how an assessment ended: done with its document, or refused or failed with a code and a sentence.
 
-        send_to: names of the destinations to which its objects are owed from now on.
+        folder: the result folder where it is not the one recorded before; send_to: names of the destinations to which
+        its objects are owed from now on; token: the caller's. Nothing is recorded, and the answer is False, where that
+        is not the present one any more or the assessment has ended otherwise.
         """
         stored = "" if document is None else json.dumps(document)
         now = self._clock()
-        ending = {"state": state, "document": stored, "code": code, "text": text, "ended_at": now}
+        ending = {"state": state, "document": stored, "code": code, "text": text, "ended_at": now, "owner": ""}
+        if folder:
+            ending["folder"] = folder
+        mine = ASSESSMENTS.c.assessment_id == assessment_id
+        if token is not None:
+            mine &= (ASSESSMENTS.c.token == token) & ASSESSMENTS.c.state.not_in(ENDED)
         with self._engine.begin() as connection:
-            mine = ASSESSMENTS.c.assessment_id == assessment_id
-            connection.execute(update(ASSESSMENTS).where(mine).values(ending))
+            if not connection.execute(update(ASSESSMENTS).where(mine).values(ending)).rowcount:
+                return False
             for destination in send_to:
                 owed = Send(assessment_id, destination, "pending", "not tried yet", now)
                 connection.execute(self._insert_new(SENDS).values(vars(owed)))
+        return True
+
+    def cancel(self, assessment_id: str) -> bool:
+        """Whether an assessment that had not ended is called off; who runs it stops within a second."""
+        open_one = (ASSESSMENTS.c.assessment_id == assessment_id) & ASSESSMENTS.c.state.not_in(ENDED)
+        ending = {"state": "cancelled", "code": "cancelled", "text": "It was called off.", "ended_at": self._clock()}
+        with self._engine.begin() as connection:
+            found = update(ASSESSMENTS).where(open_one).values(**ending, owner="", token=ASSESSMENTS.c.token + 1)
+            return bool(connection.execute(found).rowcount)
+
+    def reopen(self, assessment_id: str) -> bool:
+        """Whether a failed or cancelled assessment will be made once more, under a new id."""
+        mine = (ASSESSMENTS.c.assessment_id == assessment_id) & ASSESSMENTS.c.state.in_(("failed", "cancelled"))
+        with self._engine.begin() as connection:
+            return bool(connection.execute(update(ASSESSMENTS).where(mine).values(inputs="")).rowcount)
 
     def reopen_failed(self) -> None:
         """Let every failed assessment be made once more: as if nothing had been assessed from its inputs."""

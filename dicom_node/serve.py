@@ -38,7 +38,9 @@ class Node:
     ) -> None:
         self.settings = settings
         self.ledger = open_ledger(settings)
-        self._lock = WorkerLock(settings.data_folder)
+        # PostgreSQL keeps several workers apart by itself; SQLite is one worker's.
+        alone = not settings.database.url
+        self._lock = WorkerLock(settings.data_folder) if alone else None
         self._listener: Listener | None = None
         self._worker: Worker | None = None
         self._page: _Page | None = None
@@ -48,7 +50,7 @@ class Node:
             self._listener = Listener(settings.listener, store, self.ledger)
         if "worker" in parts:
             order = Order(priority, version("marginwatch"))
-            self._worker = Worker(settings, self.ledger, order, tools)
+            self._worker = Worker(settings, self.ledger, order, tools, alone=alone)
         if "review" in parts:
             self._page = _Page(settings.review, self.ledger, settings)
 
@@ -56,7 +58,7 @@ class Node:
         """Raises `Refused` when a port is taken, another worker has the data folder, or the queue's database cannot be
         used; then nothing is left running.
         """
-        if self._worker is not None and not self._lock.acquire():
+        if self._worker is not None and self._lock is not None and not self._lock.acquire():
             self.ledger.close()
             raise Refused("worker_running", f"Another worker is already running on {self.settings.data_folder}.")
         try:
@@ -78,7 +80,8 @@ class Node:
             self._page.stop()
         if self._worker is not None:
             self._worker.stop()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
         self.ledger.close()
 
 

@@ -67,7 +67,7 @@ def failing(monkeypatch, node, problem: Exception, times: int) -> list[str]:
         tried.append(state)
         if len(tried) <= times:
             raise problem
-        ended(assessment_id, state, **values)
+        return ended(assessment_id, state, **values)
 
     monkeypatch.setattr(node.ledger, "ended", fail_first)
     return tried
