@@ -42,9 +42,10 @@ class Claims:
             connection.execute(insert(WORKERS).values(vars(self._me)))
 
     def leave(self) -> None:
-        """End in good order: what is left goes on with another, and does not count as a death."""
+        """End in good order: what is left goes on with another, and does not count as a death. Nothing if lost."""
+        mine = (WORKERS.c.worker_id == self._me.worker_id) & ~WORKERS.c.lost
         with self._ledger.transaction() as connection:
-            connection.execute(delete(WORKERS).where(WORKERS.c.worker_id == self._me.worker_id))
+            connection.execute(delete(WORKERS).where(mine))
 
     def beat(self) -> bool:
         """Show a sign of life; False when it comes too late, this worker is lost."""

@@ -14,8 +14,10 @@ from sqlalchemy import Connection, Table, case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.records import (
+    ARCHIVE_PRIORITY,
     ENDED,
     IMAGE_CLASSES,
+    ROUTED_PRIORITY,
     Arrival,
     AssessmentRecord,
     AssessmentState,
@@ -28,9 +30,6 @@ from dicom_node.records import (
 )
 from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, PLANS, SENDS, STUDIES, open_engine, reaching
 from dicom_node.settings import Settings
-
-ROUTED_PRIORITY = 1
-ARCHIVE_PRIORITY = 100
 
 
 class Ledger:
@@ -128,8 +127,12 @@ class Ledger:
             "seen": arrival.seen,
             "head_sha256": arrival.head_sha256,
         }
-        study = Study(identity.study_instance_uid, identity.patient_id, "", 0, 1, False, now)
+        routed = not arrival.path.is_absolute()  # what is read in place is an archive's
+        priority = ROUTED_PRIORITY if routed else ARCHIVE_PRIORITY
+        study = Study(identity.study_instance_uid, identity.patient_id, "", 0, 1, False, now, priority)
         changed: dict[str, Any] = {"last_arrival": now}
+        if routed:
+            changed["priority"] = ROUTED_PRIORITY
         if identity.is_image:
             changed["images"] = STUDIES.c.images + 1
             changed["revision"] = case((STUDIES.c.complete, STUDIES.c.revision + 1), else_=STUDIES.c.revision)

@@ -15,6 +15,9 @@ SendState = Literal["pending", "sent", "failed"]
 ENDED: tuple[AssessmentState, ...] = ("done", "refused", "failed", "cancelled")
 #: What an assessment needs while it runs; the engine has a queue for each. Sending is the outbox's.
 Resource = Literal["cpu", "gpu"]
+#: Of studies that came by C-STORE, and of those that lay in an archive: they can wait.
+ROUTED_PRIORITY = 1
+ARCHIVE_PRIORITY = 100
 #: A UID that may name a file. Wider than PS3.5 9.1, because anonymized archives hold hashes for UIDs; but never a path:
 #: it begins with a letter or a digit, and has no separator.
 _SAFE_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}\Z")
@@ -64,6 +67,8 @@ class Study:
     revision: int
     complete: bool
     last_arrival: float
+    priority: int = ROUTED_PRIORITY
+    """The lower, the sooner it is assessed."""
 
 
 @dataclass(frozen=True)

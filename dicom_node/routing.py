@@ -20,7 +20,7 @@ Wait = Literal["receiving", "waiting_for_baseline", "waiting_for_earlier"]
 
 @dataclass(frozen=True)
 class Order:
-    """How new assessments are made: their priority in the queue, and the version of the software that makes them."""
+    """How new assessments are made: the best priority they may have, and the software's version."""
 
     priority: int
     software_version: str
@@ -151,7 +151,7 @@ def _new_assessment(
         inputs=inputs,
         revision=study.revision,
         number=number,
-        priority=order.priority,
+        priority=max(order.priority, study.priority),
         previous=tuple(previous),
         state="queued",
         superseded=False,

@@ -40,6 +40,7 @@ STUDIES = Table(
     Column("revision", Integer, nullable=False),
     Column("complete", Boolean, nullable=False),
     Column("last_arrival", Float, nullable=False),
+    Column("priority", Integer, nullable=False, server_default="1"),
 )
 
 INSTANCES = Table(

@@ -10,10 +10,11 @@ from typing import Literal
 
 import uvicorn
 
-from dicom_node.ledger import ROUTED_PRIORITY, Ledger, open_ledger
+from dicom_node.ledger import Ledger, open_ledger
 from dicom_node.listener import Listener
 from dicom_node.lock import WorkerLock
 from dicom_node.queue import Tools, Worker
+from dicom_node.records import ROUTED_PRIORITY
 from dicom_node.refusal import Refused
 from dicom_node.review.app import create_app
 from dicom_node.routing import Order
@@ -34,7 +35,6 @@ class Node:
         *,
         parts: Collection[Part] = PARTS,
         tools: Tools | None = None,
-        priority: int = ROUTED_PRIORITY,
     ) -> None:
         self.settings = settings
         self.ledger = open_ledger(settings)
@@ -49,7 +49,7 @@ class Node:
             store = Store(settings.data_folder, minimum_free_bytes=free_bytes)
             self._listener = Listener(settings.listener, store, self.ledger)
         if "worker" in parts:
-            order = Order(priority, version("marginwatch"))
+            order = Order(ROUTED_PRIORITY, version("marginwatch"))
             self._worker = Worker(settings, self.ledger, order, tools, alone=alone)
         if "review" in parts:
             self._page = _Page(settings.review, self.ledger, settings)
