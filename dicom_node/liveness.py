@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
 
 from dicom_node.records import WorkerRecord
+
+_UNKNOWN = "0"
 
 
 class Watch:
@@ -40,7 +41,12 @@ class Watch:
 
 def new_worker_id() -> str:
     """An id that no worker ever had: host, start of the machine, and a random part."""
-    return f"{host_name()[:60]}-{_boot_id()}-{os.getpid()}-{uuid4().hex[:12]}"
+    return f"{host_name()[:60]}_{_boot_id()}_{uuid4().hex[:12]}"
+
+
+def on_the_same_machine(worker_id: str, other_id: str) -> bool:
+    """Whether both run on one kernel, started once: then a file lock tells whether one is dead."""
+    return worker_id.split("_")[-2] == other_id.split("_")[-2] != _UNKNOWN
 
 
 def host_name() -> str:
@@ -49,6 +55,6 @@ def host_name() -> str:
 
 def _boot_id() -> str:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8].strip() or _UNKNOWN
     except OSError:  # not Linux
-        return "0"
+        return _UNKNOWN

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,8 @@ from dicom_node.claims import Claims, Station
 from dicom_node.coordinator import Coordinator
 from dicom_node.engine import Engine, Limits
 from dicom_node.ledger import Ledger
-from dicom_node.liveness import Watch, host_name, new_worker_id
+from dicom_node.liveness import Watch, host_name, new_worker_id, on_the_same_machine
+from dicom_node.lock import WorkerLock
 from dicom_node.outbox import BackOff, Outbox
 from dicom_node.records import WorkerRecord
 from dicom_node.refusal import Refused
@@ -33,6 +35,8 @@ _LOG = logging.getLogger("marginwatch.queue")
 
 _ROUTE_EVERY_S = 0.5
 _LOOK_AT_CHILDREN_EVERY_S = 0.4
+#: While the database is away.
+_ASK_AGAIN_AFTER_S = 1.0
 _BEGIN_ANEW_AFTER = BackOff(first_s=0.5, longest_s=10.0)
 
 
@@ -92,7 +96,8 @@ class Worker:
                     lost, self._shift = self._shift, None
                     lost.end()
             except DATABASE_AWAY as problem:
-                _LOG.warning("the database is away: %s", problem.orig)
+                _LOG.warning("the database is away: %s", str(problem.orig).split("\n", 1)[0])
+                self._stop.wait(_ASK_AGAIN_AFTER_S)
             except Refused as refused:
                 waited_s = _BEGIN_ANEW_AFTER.after(waited_s)
                 _LOG.warning("the worker cannot begin anew yet: %s", refused.text)
@@ -117,13 +122,17 @@ class _Shift:
         self._outbox = Outbox(station, back_off=tools.back_off, send=tools.send)
         self._stop = threading.Event()
         self._beats_at_s = time.monotonic()
-        with reaching(settings.ledger_url):
-            self._claims.enter(alone=alone)
+        self._data_folder = settings.data_folder
+        self._lock = self._lock_of(self._me)
+        self._lock.acquire()
         try:
+            with reaching(settings.ledger_url):
+                self._claims.enter(alone=alone)
             self._engine = Engine(settings.queue_url, self._me.worker_id, limits, self._attempts)
         except Refused:
-            with reaching(settings.ledger_url):
+            with suppress(Refused), reaching(settings.ledger_url):
                 self._claims.leave()
+            self._lock.remove()
             raise
         self._coordinator = Coordinator(station, order, self._engine, self._attempts)
         self._router = threading.Thread(target=self._route_until_stopped, name="router", daemon=True)
@@ -140,6 +149,7 @@ class _Shift:
             self._claims.leave()
         except DATABASE_AWAY:
             _LOG.warning("the worker could not sign off: the database is away")
+        self._lock.remove()
 
     def keep(self) -> bool:
         """Do what is due of: a sign of life, a look at the others, a look at our children. False: we are lost."""
@@ -151,10 +161,25 @@ class _Shift:
         if not self._claims.beat():
             return False
         others = [worker for worker in self._claims.workers() if worker.worker_id != self._me.worker_id]
-        for silent in self._watch.look(others, time.monotonic()):
-            if self._claims.fence(silent):
-                _LOG.warning("worker %s has fallen silent and is declared lost", silent.worker_id)
+        silent = self._watch.look(others, time.monotonic())
+        dead = [other for other in others if self._is_dead(other)]
+        for lost in {worker.worker_id: worker for worker in silent + dead}.values():
+            if self._claims.fence(lost):
+                _LOG.warning("worker %s has fallen silent and is declared lost", lost.worker_id)
         return True
+
+    def _is_dead(self, other: WorkerRecord) -> bool:
+        """Whether a worker of this machine has ended without signing off; it need not be waited for."""
+        if not on_the_same_machine(other.worker_id, self._me.worker_id):
+            return False
+        lock = self._lock_of(other)
+        dead = lock.is_orphaned()
+        if dead:
+            lock.remove()
+        return dead
+
+    def _lock_of(self, worker: WorkerRecord) -> WorkerLock:
+        return WorkerLock(self._data_folder, f"workers/{worker.worker_id}")
 
     def _route_until_stopped(self) -> None:
         pause_s = _ROUTE_EVERY_S
@@ -162,6 +187,9 @@ class _Shift:
             started = time.monotonic()
             try:
                 self._coordinator.coordinate()
-            except Exception:  # noqa: BLE001  the worker: a database that is away for a moment comes back
+            except DATABASE_AWAY as problem:
+                _LOG.warning("routing has to wait: %s", str(problem.orig).split("\n", 1)[0])
+                self._stop.wait(_ASK_AGAIN_AFTER_S)
+            except Exception:  # noqa: BLE001  the worker: it goes on
                 _LOG.exception("routing failed; trying again")
             pause_s = max(_ROUTE_EVERY_S, 5 * (time.monotonic() - started))

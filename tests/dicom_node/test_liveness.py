@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dicom_node.liveness import Watch, new_worker_id
+from dicom_node.liveness import Watch, new_worker_id, on_the_same_machine
 from dicom_node.records import WorkerRecord
 
 
@@ -44,3 +44,6 @@ def test_a_worker_id_is_never_used_again():
     first, second = new_worker_id(), new_worker_id()
     assert first != second
     assert len(first) <= 128
+    assert on_the_same_machine(first, second)
+    assert not on_the_same_machine(first, "host_0_1234")
+    assert not on_the_same_machine("a_0_1", "b_0_2")
