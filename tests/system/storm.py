@@ -5,7 +5,8 @@ PACS once.
 
 A listener and three workers in processes of their own, on a PostgreSQL and an Orthanc of their own. A second PACS
 rejects what it likes. Assessments are played by a process that sleeps (`parts/stand_in.py`). Prints what was done to
-the node and what came of it; exit status 1 where a study or a result is missing or there twice.
+the node and what came of it; exit status 1 where a study or a result is missing or there twice, 77 where a
+program is missing that it needs.
 """
 
 from __future__ import annotations
@@ -31,13 +32,23 @@ sys.path.insert(0, str(Path(__file__).parent / "parts"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from conftest import Orthanc
-from fleet import HEARTBEAT_S, TAKEOVER_AFTER_S, Fleet, MadeStudies, Postgres, assessments, free_port, stop_process
+from fleet import (
+    HEARTBEAT_S,
+    TAKEOVER_AFTER_S,
+    Fleet,
+    MadeStudies,
+    Missing,
+    Postgres,
+    assessments,
+    free_port,
+    stop_process,
+)
+from fleet import all_done as everything_done
 from pynetdicom import AE, evt
 from pynetdicom.presentation import AllStoragePresentationContexts
 from sqlalchemy.exc import DBAPIError
 
 from dicom_node.ledger import Ledger
-from dicom_node.refusal import Refused
 from dicom_node.send import NotSent, send_files
 from dicom_node.settings import Destination
 
@@ -179,22 +190,22 @@ class Storm:
 
     def restart_postgres(self) -> None:
         self.postgres.stop(self.random.choice([signal.SIGQUIT, signal.SIGINT]))
-        time.sleep(self.random.random() * 2)
+        time.sleep(self.random.random() * 1.5)
         self.postgres.start()
 
     def pacs_away(self) -> None:
         self.wire.cut_now()
-        time.sleep(2.0)
+        time.sleep(1.5)
         self.wire.cut = False
 
     def pacs_slow(self) -> None:
         self.wire.slow = True
-        time.sleep(2.0)
+        time.sleep(1.5)
         self.wire.slow = False
 
     def pacs_rejects(self) -> None:
         self.rejecter.rejects = True
-        time.sleep(2.0)
+        time.sleep(1.5)
         self.rejecter.rejects = False
 
     def _again(self, ended: Any, parts: str) -> Any:
@@ -229,8 +240,7 @@ def send_all(fleet: Fleet, ledger: Ledger, studies: list[MadeStudies], pause_s: 
 
 def in_the_pacs(ledger: Ledger, studies: list[MadeStudies]) -> bool:
     try:
-        states = [record.state for record in assessments(ledger, studies)]
-        return states == ["done"] * len(studies) and not ledger.owed()
+        return everything_done(ledger, studies)
     except DBAPIError:
         return False
 
@@ -278,7 +288,7 @@ def run_storm(folder: Path, count: int, seed: int, *, sleep_s: float, strikes: i
                 while sender.is_alive() or sum(storm.done_to_it.values()) < strikes or not in_the_pacs(ledger, studies):
                     storm.revive()
                     if sum(storm.done_to_it.values()) < strikes:
-                        time.sleep(storm.random.random() * 1.5)
+                        time.sleep(storm.random.random())
                         storm.strike()
                     else:
                         time.sleep(0.5)
@@ -319,5 +329,6 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except Refused as refused:
-        sys.exit(refused.text)
+    except Missing as missing:
+        print(missing, file=sys.stderr)
+        sys.exit(77)

@@ -63,7 +63,7 @@ def test_a_worker_killed_at_every_point_of_its_work_doubles_and_loses_nothing(fl
 
 
 def test_a_worker_that_wakes_up_after_its_work_was_taken_over_changes_nothing(fleet, crew, orthanc, postgres):
-    mine = crew(url=postgres.create("zombie"), sleep_s=3.0)
+    mine = crew(url=postgres.create("zombie"), sleep_s=3.5)
     with closing(mine.ledger()) as ledger:
         studies = entered(fleet, mine, ledger, 1, name="ZOMBIE")
         zombie = mine.start()

@@ -32,7 +32,7 @@ from dicom_node.settings import Settings, load_settings
 
 HERE = Path(__file__).parent
 #: So that a takeover takes seconds.
-HEARTBEAT_S, TAKEOVER_AFTER_S = 0.4, 2.0
+HEARTBEAT_S, TAKEOVER_AFTER_S = 0.5, 2.5
 
 
 class Missing(Exception):

@@ -1,6 +1,6 @@
 """A node in a process of its own, its assessments played by `stand_in.py`; it can kill itself at a chosen point.
 
-made_node.py CONFIG --parts worker --sleep 0.5 [--die-at POINT] [--poison]
+made_node.py CONFIG --parts worker --sleep 0.5 [--die-at POINT]
 """
 
 from __future__ import annotations
@@ -106,11 +106,10 @@ def main() -> None:
     parser.add_argument("--parts", default="worker")
     parser.add_argument("--sleep", default="0.5")
     parser.add_argument("--die-at", default="", choices=("", *POINTS))
-    parser.add_argument("--poison", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("marginwatch").setLevel(logging.INFO)
-    child = (sys.executable, str(HERE / "stand_in.py"), options.sleep, *(["poison"] if options.poison else []))
+    child = (sys.executable, str(HERE / "stand_in.py"), options.sleep)
     made = tools(options.die_at, child)
     node = Node(load_settings(options.config), parts=tuple(options.parts.split(",")), tools=made)
     told = threading.Event()

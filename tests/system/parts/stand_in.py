@@ -23,8 +23,6 @@ OBJECTS = 2
 
 def assess(_plan: Path, *, followup: list[Path], out: Path, **_: Any) -> dict[str, Any]:
     study_instance_uid = followup[0].parts[-3]
-    if "poison" in sys.argv:
-        raise ZeroDivisionError("a poison study")
     time.sleep(float(sys.argv[1]))
     document = {"schema": "marginwatch/assessment/1", "study_instance_uid": study_instance_uid, "outcome": "complete"}
     document |= {"needs_review": False, "reasons": [], "lesions": [], "days_since_procedure": 33}
