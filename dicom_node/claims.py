@@ -80,11 +80,16 @@ class Claims:
             first = _insert(connection, LEASES).values(name=name, holder=self._me.worker_id).on_conflict_do_nothing()
             return bool(connection.execute(first).rowcount)
 
+    def holds(self, lease: str) -> ColumnElement[bool]:
+        """A condition for other statements: this worker holds the lease, and lives."""
+        mine = (LEASES.c.name == lease) & (LEASES.c.holder == self._me.worker_id)
+        return exists().where(mine) & self._i_live()
+
     def sent(self, owed: Send, *, lease: str, state: SendState, text: str, at: float) -> bool:
         """Record how sending went; False where the lease under which it was done is another's now."""
         mine = (SENDS.c.assessment_id == owed.assessment_id) & (SENDS.c.destination == owed.destination)
         with self._ledger.transaction() as connection:
-            found = update(SENDS).where(mine & self._i_hold(lease)).values(state=state, text=text, at=at)
+            found = update(SENDS).where(mine & self.holds(lease)).values(state=state, text=text, at=at)
             return bool(connection.execute(found).rowcount)
 
     # -- assessments
@@ -110,7 +115,7 @@ class Claims:
         Whoever had it can record nothing any more. Only for the holder of the routing lease.
         """
         mine = (ASSESSMENTS.c.assessment_id == assessment_id) & (ASSESSMENTS.c.owner == owner)
-        mine &= ASSESSMENTS.c.state.not_in(ENDED) & self._i_hold(ROUTING)
+        mine &= ASSESSMENTS.c.state.not_in(ENDED) & self.holds(ROUTING)
         was_lost = select(WORKERS.c.worker_id).where((WORKERS.c.worker_id == owner) & WORKERS.c.lost)
         with self._ledger.transaction() as connection:
             died = connection.execute(was_lost).first() is not None
@@ -127,10 +132,6 @@ class Claims:
 
     def _i_live(self) -> ColumnElement[bool]:
         return exists().where((WORKERS.c.worker_id == self._me.worker_id) & ~WORKERS.c.lost)
-
-    def _i_hold(self, lease: str) -> ColumnElement[bool]:
-        mine = (LEASES.c.name == lease) & (LEASES.c.holder == self._me.worker_id)
-        return exists().where(mine) & self._i_live()
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Coordinator:
             return
         self._take_over_from_the_lost()
         self._ledger.complete_quiet_studies(self._settings.listener.quiet_time_s)
-        due = route(self._ledger, self._order)
+        due = route(self._ledger, self._order, permitted=self._claims.holds(ROUTING))
         self._submit([record for record in due if record.assessment_id not in self._submitted])
         self._look_after([record for record in due if record.assessment_id in self._submitted])
 

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Table, case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.records import (
@@ -194,18 +194,24 @@ class Ledger:
 
     # -- assessments
 
-    def queue(self, record: AssessmentRecord) -> None:
-        """Record an assessment as queued; it supersedes the earlier ones of the same study and plan."""
+    def queue(self, record: AssessmentRecord, *, permitted: ColumnElement[bool] | None = None) -> bool:
+        """Record an assessment as queued; it supersedes the earlier ones of the same study and plan.
+
+        Nothing is recorded, and the answer is False, where it is not permitted (any more).
+        """
         row = {**vars(record), "previous": json.dumps(record.previous), "document": "", "queued_at": self._clock()}
         same = (ASSESSMENTS.c.study_instance_uid == record.study_instance_uid) & (
             ASSESSMENTS.c.plan_id == record.plan_id
         )
         with self._engine.begin() as connection:
+            if permitted is not None and not connection.execute(select(permitted)).scalar():
+                return False
             connection.execute(update(ASSESSMENTS).where(same).values(superseded=True))
             insert = self._insert(ASSESSMENTS).values(row)
             connection.execute(
                 insert.on_conflict_do_update(index_elements=[ASSESSMENTS.c.assessment_id], set_={"superseded": False})
             )
+        return True
 
     def ended(  # noqa: PLR0913  what there is to say of an end
         self,

@@ -98,6 +98,18 @@ def test_only_the_last_holder_can_say_how_an_assessment_ended(ledger, workers, a
     assert second.claim(assessment_id) is None
 
 
+def test_only_the_elected_router_records_what_is_due(ledger, workers, assessment_id):
+    first, second = workers
+    assert first.lease(ROUTING)
+    ledger.cancel(assessment_id)
+    ledger.reopen(assessment_id)
+    assert route(ledger, Order(1, "1"), permitted=second.holds(ROUTING)) == []
+    lose(second, "first")
+    assert route(ledger, Order(1, "1"), permitted=first.holds(ROUTING)) == []
+    assert second.lease(ROUTING)
+    assert len(route(ledger, Order(1, "1"), permitted=second.holds(ROUTING))) == 1
+
+
 def test_what_a_worker_left_in_good_order_does_not_count_as_a_death(workers, assessment_id):
     first, second = workers
     first.claim(assessment_id)

@@ -16,14 +16,13 @@ import json
 import logging
 import random
 import signal
-import socket
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,13 +38,11 @@ from fleet import (
     MadeStudies,
     Missing,
     Postgres,
+    all_done,
     assessments,
-    free_port,
     stop_process,
 )
-from fleet import all_done as everything_done
-from pynetdicom import AE, evt
-from pynetdicom.presentation import AllStoragePresentationContexts
+from peers import Rejecter, Wire
 from sqlalchemy.exc import DBAPIError
 
 from dicom_node.ledger import Ledger
@@ -56,75 +53,6 @@ WORKERS = 3
 OBJECTS = 2
 #: Whatever is done to the node, this much longer and everything must have come right.
 PATIENCE_S = 240.0
-
-
-class Wire:
-    """A way to the PACS that can be cut (nobody answers, what runs is broken off) or slow."""
-
-    def __init__(self, target_port: int) -> None:
-        self.port = free_port()
-        self.cut = self.slow = False
-        self._target_port = target_port
-        self._open: set[socket.socket] = set()
-        self._server = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut_now(self) -> None:
-        self.cut = True
-        for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        while True:
-            near, _ = self._server.accept()
-            if self.cut:
-                near.close()
-                continue
-            far = socket.create_connection(("127.0.0.1", self._target_port))
-            self._open |= {near, far}
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
-
-    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(4096):
-                if self.slow:
-                    time.sleep(0.3)
-                sink.sendall(data)
-        for connection in (source, sink):
-            self._open.discard(connection)
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-
-
-class Rejecter:
-    """A PACS that now and then has no room (A700), or breaks off; keeps the UIDs of what it has taken."""
-
-    def __init__(self, seed: int) -> None:
-        self.port = free_port()
-        self.rejects = False
-        self.taken: set[tuple[str, str]] = set()
-        self.rejected = 0
-        self._random = random.Random(seed)
-        ae = AE(ae_title="REJECTER")
-        ae.supported_contexts = AllStoragePresentationContexts
-        self._server = ae.start_server(
-            ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
-        )
-
-    def stop(self) -> None:
-        self._server.shutdown()
-
-    def _store(self, event: Any) -> int:
-        if self._random.random() < (0.9 if self.rejects else 0.05):
-            self.rejected += 1
-            if self._random.random() < 0.3:
-                event.assoc.abort()
-            return 0xA700
-        self.taken.add((str(event.dataset.StudyInstanceUID), str(event.request.AffectedSOPInstanceUID)))
-        return 0x0000
 
 
 @dataclass
@@ -238,9 +166,9 @@ def send_all(fleet: Fleet, ledger: Ledger, studies: list[MadeStudies], pause_s: 
         time.sleep(pause_s)
 
 
-def in_the_pacs(ledger: Ledger, studies: list[MadeStudies]) -> bool:
+def came_right(ledger: Ledger, studies: list[MadeStudies]) -> bool:
     try:
-        return everything_done(ledger, studies)
+        return all_done(ledger, studies)
     except DBAPIError:
         return False
 
@@ -285,7 +213,7 @@ def run_storm(folder: Path, count: int, seed: int, *, sleep_s: float, strikes: i
             try:
                 sender = threading.Thread(target=send_all, args=(fleet, ledger, studies, sleep_s / 4), daemon=True)
                 sender.start()
-                while sender.is_alive() or sum(storm.done_to_it.values()) < strikes or not in_the_pacs(ledger, studies):
+                while sender.is_alive() or sum(storm.done_to_it.values()) < strikes or not came_right(ledger, studies):
                     storm.revive()
                     if sum(storm.done_to_it.values()) < strikes:
                         time.sleep(storm.random.random())

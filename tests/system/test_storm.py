@@ -24,7 +24,8 @@ def test_every_study_is_assessed_once_and_every_result_sent_once_whatever_is_don
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 77:
         pytest.skip(done.stderr)
-    assert done.returncode == 0, done.stdout + done.stderr + (tmp_path / "node" / "node.log").read_text()
+    logs = "".join(log.read_text() for log in tmp_path.glob("node/node.log"))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
     found = json.loads(done.stdout)
     for kind in ("assessed_once", "one_result_folder", "in_the_pacs_once", "in_the_rejecting_pacs_once"):
         assert found[kind] == STUDIES
