@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dicom_node.archive import Archive, enter_archive, files_of
-from dicom_node.ledger import ARCHIVE_PRIORITY, Ledger, open_ledger
+from dicom_node.ledger import Ledger, open_ledger
 from dicom_node.queue import Tools
+from dicom_node.records import ROUTED_PRIORITY
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order, StudyIndex, due
 from dicom_node.schema import reaching
@@ -88,7 +89,7 @@ def _assess_all(archive: Archive, settings: Settings, ledger: Ledger, progress: 
 
     And until every result was sent or at least tried; a node that runs later goes on with what a PACS did not take.
     """
-    order = Order(ARCHIVE_PRIORITY, version("marginwatch"))
+    order = Order(ROUTED_PRIORITY, version("marginwatch"))
     if not _due(archive, ledger, order) and not _untried(ledger, settings):
         return
     with _worker(settings, tools):
@@ -108,7 +109,7 @@ def _assess_all(archive: Archive, settings: Settings, ledger: Ledger, progress: 
 @contextmanager
 def _worker(settings: Settings, tools: Tools | None) -> Iterator[None]:
     """A worker on the data folder: our own, or that of a node which is running there already."""
-    node = Node(settings, parts=WORKER_ONLY, tools=tools, priority=ARCHIVE_PRIORITY)
+    node = Node(settings, parts=WORKER_ONLY, tools=tools)
     try:
         node.start()
     except Refused as refused:

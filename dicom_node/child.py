@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -44,11 +44,12 @@ def assess_in_child(
     time_limit_s: float,
     command: Sequence[str] = (sys.executable, "-m", "dicom_node.child"),
     watch: Callable[[subprocess.Popen[str]], None] = lambda _: None,
+    environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The `assessment.json` document of the job, assessed by a new process.
 
-    watch: is handed the process, so that another thread can stop it. Raises `Refused` as the child did, and
-    `ChildBroke` when it ended without an answer or took longer than the limit.
+    watch: is handed the process, so that another thread can stop it; environment: its variables, else ours. Raises
+    `Refused` as the child did, and `ChildBroke` when it ended without an answer or took longer than the limit.
     """
     process = subprocess.Popen(
         command,
@@ -57,6 +58,7 @@ def assess_in_child(
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
+        env=environment,
         start_new_session=True,  # a Ctrl+C is for us: a child that it ended would count as broken
     )
     watch(process)

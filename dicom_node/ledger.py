@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, case, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, case, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.records import (
+    ARCHIVE_PRIORITY,
+    ENDED,
     IMAGE_CLASSES,
+    ROUTED_PRIORITY,
     Arrival,
     AssessmentRecord,
     AssessmentState,
@@ -26,9 +30,6 @@ from dicom_node.records import (
 )
 from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, PLANS, SENDS, STUDIES, open_engine, reaching
 from dicom_node.settings import Settings
-
-ROUTED_PRIORITY = 1
-ARCHIVE_PRIORITY = 100
 
 
 class Ledger:
@@ -45,6 +46,10 @@ class Ledger:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        """One transaction, for the modules that keep tables of their own in the ledger's database."""
+        return self._engine.begin()
 
     # -- studies and instances
 
@@ -149,20 +154,24 @@ class Ledger:
             return set()
         insert = self._insert_new(INSTANCES).returning(INSTANCES.c.sop_instance_uid)
         new = set(connection.execute(insert, list(rows.values())).scalars())
-        studies: dict[str, list[Identity]] = {}
+        studies: dict[str, list[Arrival]] = {}
         for arrival in arrivals:
             if arrival.identity.sop_instance_uid in new:
-                studies.setdefault(arrival.identity.study_instance_uid, []).append(arrival.identity)
-        for study_instance_uid, identities in studies.items():
-            self._enlarge(connection, study_instance_uid, identities)
+                studies.setdefault(arrival.identity.study_instance_uid, []).append(arrival)
+        for study_instance_uid, mine in studies.items():
+            self._enlarge(connection, study_instance_uid, mine)
         return new
 
-    def _enlarge(self, connection: Connection, study_instance_uid: str, identities: Sequence[Identity]) -> None:
+    def _enlarge(self, connection: Connection, study_instance_uid: str, arrivals: Sequence[Arrival]) -> None:
         """Count new instances to their study."""
         now = self._clock()
-        study = Study(study_instance_uid, identities[0].patient_id, "", 0, 1, False, now)
-        images = [identity for identity in identities if identity.is_image]
+        routed = not all(arrival.path.is_absolute() for arrival in arrivals)  # what is read in place is an archive's
+        priority = ROUTED_PRIORITY if routed else ARCHIVE_PRIORITY
+        study = Study(study_instance_uid, arrivals[0].identity.patient_id, "", 0, 1, False, now, priority)
+        images = [arrival.identity for arrival in arrivals if arrival.identity.is_image]
         changed: dict[str, Any] = {"last_arrival": now}
+        if routed:
+            changed["priority"] = ROUTED_PRIORITY
         if images:
             changed["images"] = STUDIES.c.images + len(images)
             changed["revision"] = case((STUDIES.c.complete, STUDIES.c.revision + 1), else_=STUDIES.c.revision)
@@ -229,47 +238,72 @@ class Ledger:
 
     # -- assessments
 
-    def queue(self, record: AssessmentRecord) -> None:
-        """Record an assessment as queued; it supersedes the earlier ones of the same study and plan."""
+    def queue(self, record: AssessmentRecord, *, permitted: ColumnElement[bool] | None = None) -> bool:
+        """Record an assessment as queued; it supersedes the earlier ones of the same study and plan.
+
+        Nothing is recorded, and the answer is False, where it is not permitted (any more).
+        """
         row = {**vars(record), "previous": json.dumps(record.previous), "document": "", "queued_at": self._clock()}
         same = (ASSESSMENTS.c.study_instance_uid == record.study_instance_uid) & (
             ASSESSMENTS.c.plan_id == record.plan_id
         )
         with self._engine.begin() as connection:
+            if permitted is not None and not connection.execute(select(permitted)).scalar():
+                return False
             connection.execute(update(ASSESSMENTS).where(same).values(superseded=True))
             insert = self._insert(ASSESSMENTS).values(row)
             connection.execute(
                 insert.on_conflict_do_update(index_elements=[ASSESSMENTS.c.assessment_id], set_={"superseded": False})
             )
+        return True
 
-    def started(self, assessment_id: str) -> None:
-        with self._engine.begin() as connection:
-            mine = ASSESSMENTS.c.assessment_id == assessment_id
-            connection.execute(update(ASSESSMENTS).where(mine).values(state="running"))
-
-    def ended(
+    def ended(  # noqa: PLR0913  what there is to say of an end
         self,
         assessment_id: str,
         state: AssessmentState,
         *,
         document: Mapping[str, Any] | None = None,
+        folder: str = "",
         code: str = "",
         text: str = "",
         send_to: Sequence[str] = (),
-    ) -> None:
+        token: int | None = None,
+    ) -> bool:
         """Record how an assessment ended: done with its document, or refused or failed with a code and a sentence.
 
-        send_to: names of the destinations to which its objects are owed from now on.
+        folder: the result folder where it is not the one recorded before; send_to: names of the destinations to which
+        its objects are owed from now on; token: the caller's. Nothing is recorded, and the answer is False, where that
+        is not the present one any more or the assessment has ended otherwise.
         """
         stored = "" if document is None else json.dumps(document)
         now = self._clock()
-        ending = {"state": state, "document": stored, "code": code, "text": text, "ended_at": now}
+        ending = {"state": state, "document": stored, "code": code, "text": text, "ended_at": now, "owner": ""}
+        if folder:
+            ending["folder"] = folder
+        mine = ASSESSMENTS.c.assessment_id == assessment_id
+        if token is not None:
+            mine &= (ASSESSMENTS.c.token == token) & ASSESSMENTS.c.state.not_in(ENDED)
         with self._engine.begin() as connection:
-            mine = ASSESSMENTS.c.assessment_id == assessment_id
-            connection.execute(update(ASSESSMENTS).where(mine).values(ending))
+            if not connection.execute(update(ASSESSMENTS).where(mine).values(ending)).rowcount:
+                return False
             for destination in send_to:
                 owed = Send(assessment_id, destination, "pending", "not tried yet", now)
                 connection.execute(self._insert_new(SENDS).values(vars(owed)))
+        return True
+
+    def cancel(self, assessment_id: str) -> bool:
+        """Whether an assessment that had not ended is called off; who runs it stops within a second."""
+        open_one = (ASSESSMENTS.c.assessment_id == assessment_id) & ASSESSMENTS.c.state.not_in(ENDED)
+        ending = {"state": "cancelled", "code": "cancelled", "text": "It was called off.", "ended_at": self._clock()}
+        with self._engine.begin() as connection:
+            found = update(ASSESSMENTS).where(open_one).values(**ending, owner="", token=ASSESSMENTS.c.token + 1)
+            return bool(connection.execute(found).rowcount)
+
+    def reopen(self, assessment_id: str) -> bool:
+        """Whether a failed or cancelled assessment will be made once more, under a new id."""
+        mine = (ASSESSMENTS.c.assessment_id == assessment_id) & ASSESSMENTS.c.state.in_(("failed", "cancelled"))
+        with self._engine.begin() as connection:
+            return bool(connection.execute(update(ASSESSMENTS).where(mine).values(inputs="")).rowcount)
 
     def reopen_failed(self, assessment_id: str | None = None) -> bool:
         """Let every failed assessment, or this one, be made once more: as if nothing had been assessed from its inputs.

@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from dicom_node.ledger import Ledger
-from dicom_node.records import Send
+from dicom_node.claims import Station
+from dicom_node.records import Send, SendState
 from dicom_node.send import NotSent, send_files
 from dicom_node.settings import Destination
 
@@ -46,29 +45,23 @@ class _Delay:
 class Outbox:
     """Sends what is owed until stopped; each destination in a thread of its own, so that none waits for another.
 
+    Of several workers one sends to a destination, the one that holds its lease.
+
     Everything owed is tried at once after the start; the waits between two tries are kept in memory only.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        data_folder: Path,
-        destinations: Sequence[Destination],
-        *,
-        calling_ae_title: str,
-        back_off: BackOff,
-        send: Callable[..., int] = send_files,
-    ) -> None:
-        self._ledger = ledger
-        self._data_folder = data_folder
-        self._destinations = destinations
-        self._calling_ae_title = calling_ae_title
+    def __init__(self, station: Station, *, back_off: BackOff, send: Callable[..., int] = send_files) -> None:
+        self._ledger = station.ledger
+        self._claims = station.claims
+        self._data_folder = station.settings.data_folder
+        self._destinations = station.settings.send
+        self._calling_ae_title = station.settings.listener.ae_title
         self._back_off = back_off
         self._send = send
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._serve_until_stopped, args=(x,), name=f"send {x.name}", daemon=True)
-            for x in destinations
+            for x in self._destinations
         ]
 
     def start(self) -> None:
@@ -96,7 +89,12 @@ class Outbox:
             if not self._takes(destination, owed):
                 continue
             delay = delays.setdefault((owed.assessment_id, owed.destination), _Delay())
-            if time.monotonic() >= delay.until and not self._try(destination, owed):
+            if time.monotonic() < delay.until:
+                continue
+            if not self._claims.lease(_lease(destination)):  # another worker sends to it
+                delays.clear()
+                return
+            if not self._try(destination, owed):
                 delay.wait_s = self._back_off.after(delay.wait_s)
                 delay.until = time.monotonic() + delay.wait_s
 
@@ -111,10 +109,14 @@ class Outbox:
         except Exception as problem:  # noqa: BLE001  a worker: whatever a peer or a bug brings, it goes on
             if not self._stop.is_set():
                 _LOG.warning("results were not sent and will be sent again: %s", problem)
-            self._ledger.sent(owed.assessment_id, owed.destination, state="failed", text=str(problem))
+            self._record(destination, owed, "failed", str(problem))
             return False
-        self._ledger.sent(owed.assessment_id, owed.destination, state="sent", text=f"{count} objects")
+        self._record(destination, owed, "sent", f"{count} objects")
         return True
+
+    def _record(self, destination: Destination, owed: Send, state: SendState, text: str) -> None:
+        if not self._claims.sent(owed, lease=_lease(destination), state=state, text=text, at=time.time()):
+            _LOG.warning("%s is another worker's now; what was sent to it meanwhile is not counted", destination.name)
 
     def _takes(self, destination: Destination, owed: Send) -> bool:
         """Whether it is owed to this destination, or to the one this was before its address was corrected."""
@@ -122,3 +124,7 @@ class Outbox:
             return owed.destination == destination.name
         same_title = [x for x in self._destinations if owed.destination.startswith(f"{x.ae_title}@")]
         return same_title == [destination]
+
+
+def _lease(destination: Destination) -> str:
+    return f"send {destination.name}"

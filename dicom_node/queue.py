@@ -1,50 +1,43 @@
-"""The durable queue: every due assessment is made once, whatever is killed in between. DBOS Transact, behind this file.
+"""The worker: it assesses what is due and sends what is owed, side by side with other workers, whatever is killed.
 
-The ledger says what is due (`routing`), this runs it. An assessment is one workflow whose id is the assessment's: the
-engine never starts it twice, and after a crash it goes on with the step that was not finished.
+The ledger says what is due (`routing`), the engine runs it step by step (`engine`), and whoever works on it holds it by
+a token (`claims`). A worker that falls silent is declared lost by the others, which go on with its work; should it
+wake up, everything it still does is refused, and it begins anew under another id.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
-from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID, StepOptions
-from sqlalchemy.exc import InterfaceError, OperationalError
-
-from dicom_node.child import ChildBroke, Job, assess_in_child
+from dicom_node.attempt import DATABASE_AWAY, Attempts
+from dicom_node.child import assess_in_child
+from dicom_node.claims import Claims, Station
+from dicom_node.coordinator import Coordinator
+from dicom_node.engine import Engine, Limits
 from dicom_node.ledger import Ledger
+from dicom_node.liveness import Watch, host_name, new_worker_id, on_the_same_machine
+from dicom_node.lock import WorkerLock
 from dicom_node.outbox import BackOff, Outbox
-from dicom_node.records import ENDED, AssessmentRecord
+from dicom_node.records import WorkerRecord
 from dicom_node.refusal import Refused
-from dicom_node.routing import Order, is_current, route
+from dicom_node.routing import Order
 from dicom_node.schema import reaching
 from dicom_node.send import send_files
 from dicom_node.settings import Settings
 
 _LOG = logging.getLogger("marginwatch.queue")
 
-#: The workflows' own version: a newer program goes on with an older one's unfinished work unless this changed.
-_WORKFLOW_VERSION = "1"
 _ROUTE_EVERY_S = 0.5
-_POLL_EVERY_S = 0.25
-#: After so many process deaths in the middle of one assessment, that assessment is taken for the cause.
-_DEATHS_ALLOWED = 5
-#: What a database raises that is away, locked or full for a while.
-_DATABASE_AWAY = (OperationalError, InterfaceError)
-_RECORD_AGAIN = BackOff(first_s=0.5, longest_s=30.0)
-
-
-class _Stopping(BaseException):
-    """The worker is going down: leave the workflow unfinished, it goes on at the next start."""
+_LOOK_AT_CHILDREN_EVERY_S = 0.4
+#: While the database is away.
+_ASK_AGAIN_AFTER_S = 1.0
+_BEGIN_ANEW_AFTER = BackOff(first_s=0.5, longest_s=10.0)
 
 
 @dataclass(frozen=True)
@@ -57,203 +50,146 @@ class Tools:
 
 
 class Worker:
-    """Routes, assesses and sends until stopped. One in a process; one with each data folder (see `WorkerLock`)."""
+    """Routes, assesses and sends until stopped. One in a process.
 
-    def __init__(self, settings: Settings, ledger: Ledger, order: Order, tools: Tools | None = None) -> None:
+    alone: a lock proves that no other worker lives (see `WorkerLock`), so that what an earlier one left is taken up at
+    once.
+    """
+
+    def __init__(
+        self, settings: Settings, ledger: Ledger, order: Order, tools: Tools | None = None, *, alone: bool = True
+    ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._order = order
         self._tools = tools or Tools()
+        self._alone = alone
         self._stop = threading.Event()
-        self._slots = threading.BoundedSemaphore(settings.worker.concurrency)
-        self._children: set[subprocess.Popen[str]] = set()
-        self._submitted: set[str] = set()
-        self._outbox = Outbox(
-            ledger,
-            settings.data_folder,
-            settings.send,
-            calling_ae_title=settings.listener.ae_title,
-            back_off=self._tools.back_off,
-            send=self._tools.send,
-        )
-        self._router = threading.Thread(target=self._route_until_stopped, name="router", daemon=True)
+        self._shift: _Shift | None = None
+        self._keeper = threading.Thread(target=self._keep_until_stopped, name="keeper", daemon=True)
 
     def start(self) -> None:
-        """Launch the engine, which takes up what an earlier process left unfinished.
+        """Begin; raises `Refused` ("database_unreachable"), and then nothing is left running."""
+        self._shift = self._begin()
+        self._keeper.start()
 
-        Raises `Refused` ("database_unreachable"); then nothing is left running.
-        """
-        config: DBOSConfig = {
-            "name": "marginwatch",
-            "system_database_url": self._settings.queue_url,
-            "application_version": _WORKFLOW_VERSION,
-            "executor_id": "worker",
-            "log_level": "CRITICAL",
-            "notification_listener_polling_interval_sec": 1.0,
-        }
+    def stop(self) -> None:
+        """Stop now. What runs is killed and goes on at the next start, or with another worker."""
+        self._stop.set()
+        self._keeper.join()
+        if self._shift is not None:
+            self._shift.end()
+
+    def _begin(self) -> _Shift:
+        return _Shift(self._settings, self._ledger, self._order, self._tools, alone=self._alone)
+
+    def _keep_until_stopped(self) -> None:
+        """Show signs of life, look for those of the others, and begin anew when declared lost."""
+        waited_s = 0.0
+        while not self._stop.wait(_LOOK_AT_CHILDREN_EVERY_S):
+            try:
+                if self._shift is None:
+                    self._shift = self._begin()
+                    waited_s = 0.0
+                elif not self._shift.keep():
+                    _LOG.warning("this worker was silent for too long and was declared lost; it begins anew")
+                    lost, self._shift = self._shift, None
+                    lost.end()
+            except DATABASE_AWAY as problem:
+                _LOG.warning("the database is away: %s", str(problem.orig).split("\n", 1)[0])
+                self._stop.wait(_ASK_AGAIN_AFTER_S)
+            except Refused as refused:
+                waited_s = _BEGIN_ANEW_AFTER.after(waited_s)
+                _LOG.warning("the worker cannot begin anew yet: %s", refused.text)
+                self._stop.wait(waited_s)
+            except Exception:  # noqa: BLE001  the worker: it must not fall silent for a bug
+                _LOG.exception("keeping the worker alive failed; trying again")
+
+
+class _Shift:
+    """A worker's time under one id: from its entry in the ledger until it leaves or is declared lost."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, order: Order, tools: Tools, *, alone: bool) -> None:
+        """Raises `Refused` ("database_unreachable"); then nothing is left running."""
+        self._settings = settings.worker
+        limits = Limits(settings.worker.concurrency, settings.worker.gpus, settings.worker.attempts)
+        version = order.software_version
+        self._me = WorkerRecord(new_worker_id(), host_name(), version, time.time(), limits.cpus, limits.gpus)
+        self._claims = Claims(ledger, self._me)
+        station = Station(settings, ledger, self._claims)
+        self._watch = Watch(lost_after_s=self._settings.takeover_after_s, look_every_s=self._settings.heartbeat_s)
+        self._attempts = Attempts(station, tools.assess)
+        self._outbox = Outbox(station, back_off=tools.back_off, send=tools.send)
+        self._stop = threading.Event()
+        self._beats_at_s = time.monotonic()
+        self._data_folder = settings.data_folder
+        self._lock = self._lock_of(self._me)
+        self._lock.acquire()
         try:
-            with reaching(self._settings.queue_url):
-                DBOS(config=config)
-                self._register_workflows()
-                DBOS.launch()
-                DBOS.register_queue(
-                    "assess", worker_concurrency=self._settings.worker.concurrency, polling_interval_sec=_POLL_EVERY_S
-                )
+            with reaching(settings.ledger_url):
+                self._claims.enter(alone=alone)
+            self._engine = Engine(settings.queue_url, self._me.worker_id, limits, self._attempts)
         except Refused:
-            DBOS.destroy(destroy_registry=True)
+            with suppress(Refused), reaching(settings.ledger_url):
+                self._claims.leave()
+            self._lock.remove()
             raise
+        self._coordinator = Coordinator(station, order, self._engine, self._attempts)
+        self._router = threading.Thread(target=self._route_until_stopped, name="router", daemon=True)
         self._router.start()
         self._outbox.start()
 
-    def stop(self) -> None:
-        """Stop now. What runs is killed and goes on at the next start."""
+    def end(self) -> None:
         self._stop.set()
-        for child in list(self._children):
-            child.kill()
+        self._attempts.stop()
         self._router.join()
         self._outbox.stop()
-        DBOS.destroy(destroy_registry=True)
+        self._engine.close()
+        try:
+            self._claims.leave()
+        except DATABASE_AWAY:
+            _LOG.warning("the worker could not sign off: the database is away")
+        self._lock.remove()
 
-    def _register_workflows(self) -> None:
-        assessing = StepOptions(
-            name="assess", retries_allowed=True, max_attempts=self._settings.worker.attempts, interval_seconds=1.0
-        )
+    def keep(self) -> bool:
+        """Do what is due of: a sign of life, a look at the others, a look at our children. False: we are lost."""
+        self._attempts.kill_what_is_not_ours()
+        now_s = time.monotonic()
+        if now_s < self._beats_at_s:
+            return True
+        self._beats_at_s = now_s + self._settings.heartbeat_s
+        if not self._claims.beat():
+            return False
+        others = [worker for worker in self._claims.workers() if worker.worker_id != self._me.worker_id]
+        silent = self._watch.look(others, time.monotonic())
+        dead = [other for other in others if self._is_dead(other)]
+        for lost in {worker.worker_id: worker for worker in silent + dead}.values():
+            if self._claims.fence(lost):
+                _LOG.warning("worker %s has fallen silent and is declared lost", lost.worker_id)
+        return True
 
-        def assess_study(assessment_id: str) -> None:
-            try:
-                answer = DBOS.run_step(assessing, self._assess, assessment_id)
-            except Exception as problem:  # noqa: BLE001  the worker: a bug in one study must not stop the next
-                answer = {"failed": _last_cause(problem)}
-            DBOS.run_step({"name": "record"}, self._record_until_kept, assessment_id, answer)
+    def _is_dead(self, other: WorkerRecord) -> bool:
+        """Whether a worker of this machine has ended without signing off; it need not be waited for."""
+        if not on_the_same_machine(other.worker_id, self._me.worker_id):
+            return False
+        lock = self._lock_of(other)
+        dead = lock.is_orphaned()
+        if dead:
+            lock.remove()
+        return dead
 
-        self._assess_study = DBOS.workflow(name="assess_study", max_recovery_attempts=_DEATHS_ALLOWED)(assess_study)
-
-    # -- routing
+    def _lock_of(self, worker: WorkerRecord) -> WorkerLock:
+        return WorkerLock(self._data_folder, f"workers/{worker.worker_id}")
 
     def _route_until_stopped(self) -> None:
         pause_s = _ROUTE_EVERY_S
         while not self._stop.wait(pause_s):
             started = time.monotonic()
             try:
-                self._ledger.complete_quiet_studies(self._settings.listener.quiet_time_s)
-                for record in route(self._ledger, self._order):
-                    self._submit(record)
-            except Exception:  # noqa: BLE001  the worker: a database that is away for a moment comes back
+                self._coordinator.coordinate()
+            except DATABASE_AWAY as problem:
+                _LOG.warning("routing has to wait: %s", str(problem.orig).split("\n", 1)[0])
+                self._stop.wait(_ASK_AGAIN_AFTER_S)
+            except Exception:  # noqa: BLE001  the worker: it goes on
                 _LOG.exception("routing failed; trying again")
             pause_s = max(_ROUTE_EVERY_S, 5 * (time.monotonic() - started))
-
-    def _submit(self, record: AssessmentRecord) -> None:
-        if record.assessment_id in self._submitted:
-            self._notice_death(record)
-            return
-        with SetWorkflowID(record.assessment_id), SetEnqueueOptions(priority=record.priority):
-            DBOS.enqueue_workflow("assess", self._assess_study, record.assessment_id)
-        self._submitted.add(record.assessment_id)
-
-    def _notice_death(self, record: AssessmentRecord) -> None:
-        """End an assessment whose workflow the engine gave up: done where its result is whole, else failed."""
-        status = DBOS.get_workflow_status(record.assessment_id)
-        if status is None or status.status not in ("ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "CANCELLED"):
-            return
-        record = self._ledger.assessment(record.assessment_id)
-        if record.state in ENDED:
-            return
-        if (document := self._finished(record)) is not None:
-            self._record(record.assessment_id, {"document": document})
-        elif status.status == "ERROR":
-            text = f"the answer could not be recorded: {status.error}"
-            self._record(record.assessment_id, {"failed": text})
-        else:
-            text = "the worker died several times while it was at this study"
-            self._record(record.assessment_id, {"failed": text})
-
-    def _finished(self, record: AssessmentRecord) -> dict[str, Any] | None:
-        """The document of a result that was written before; None where there is none. A result folder appears whole."""
-        try:
-            text = (self._settings.data_folder / record.folder / "assessment.json").read_text(encoding="utf-8")
-            document: dict[str, Any] = json.loads(text)
-        except (FileNotFoundError, ValueError):
-            return None
-        return document
-
-    # -- steps
-
-    def _assess(self, assessment_id: str) -> dict[str, Any]:
-        """The answer of one assessment: its document, or how it was refused."""
-        record = self._ledger.assessment(assessment_id)
-        if (document := self._finished(record)) is not None:  # written just before an earlier process died
-            return {"document": document}
-        with self._slots:
-            if self._stop.is_set():
-                raise _Stopping
-            self._ledger.started(assessment_id)
-            job = job_of(record, self._ledger, self._settings.data_folder)
-            job = replace(job, simulation=self._settings.simulation)
-            try:
-                limit = self._settings.worker.time_limit_s
-                return {"document": self._tools.assess(job, time_limit_s=limit, watch=self._watch)}
-            except Refused as refused:
-                if refused.code == "cannot_write_results":  # the disk is to blame, not the study: worth another try
-                    raise
-                return {"refused": {"code": refused.code, "text": refused.text}}
-            except ChildBroke:
-                if self._stop.is_set():
-                    raise _Stopping from None
-                raise
-            finally:
-                for child in [child for child in self._children if child.poll() is not None]:
-                    self._children.discard(child)
-
-    def _watch(self, child: subprocess.Popen[str]) -> None:
-        self._children.add(child)
-        if self._stop.is_set():
-            child.kill()
-
-    def _record_until_kept(self, assessment_id: str, answer: dict[str, Any]) -> None:
-        """Record the answer; tried until the database is there to take it, or the worker stops."""
-        waited_s = 0.0
-        while True:
-            try:
-                return self._record(assessment_id, answer)
-            except _DATABASE_AWAY as problem:
-                _LOG.warning("an answer could not be recorded and will be again: %s", problem.orig)
-            waited_s = _RECORD_AGAIN.after(waited_s)
-            if self._stop.wait(waited_s):
-                raise _Stopping
-
-    def _record(self, assessment_id: str, answer: dict[str, Any]) -> None:
-        if "document" in answer:
-            owed_to = [destination.name for destination in self._settings.send]
-            if not is_current(self._ledger.assessment(assessment_id), self._ledger):
-                _LOG.info("assessment %s is not sent: what it was made from has changed meanwhile", assessment_id[:16])
-                owed_to = []
-            self._ledger.ended(assessment_id, "done", document=answer["document"], send_to=owed_to)
-        elif "refused" in answer:
-            self._ledger.ended(assessment_id, "refused", **answer["refused"])
-        else:
-            _LOG.error("assessment %s failed: %s", assessment_id[:16], answer["failed"])
-            self._ledger.ended(assessment_id, "failed", code="failed", text=answer["failed"])
-
-
-def job_of(record: AssessmentRecord, ledger: Ledger, data_folder: Path) -> Job:
-    """What the assessment is made from, as paths. A received file's path is relative to the data folder."""
-    plan = next(plan for plan in ledger.plans() if plan.plan_id == record.plan_id)
-    path = partial(_path, data_folder)
-    return Job(
-        plan=path(f"{plan.folder}/plan.json"),
-        baseline=tuple(path(x.path) for x in ledger.instances(plan.baseline_study_instance_uid)),
-        followup=tuple(path(x.path) for x in ledger.instances(record.study_instance_uid)),
-        previous=tuple(path(ledger.assessment(earlier).folder) for earlier in record.previous),
-        out=path(record.folder),
-    )
-
-
-def _path(data_folder: Path, stored: str) -> str:
-    return str(data_folder / stored)
-
-
-def _last_cause(problem: BaseException) -> str:
-    """What went wrong at the last of several tries."""
-    errors = getattr(problem, "errors", None)
-    last = errors[-1] if errors else problem
-    return f"{type(last).__name__}: {last}"

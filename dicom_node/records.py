@@ -10,9 +10,14 @@ from typing import Any, Literal
 
 from dicom_node.refusal import Refused
 
-AssessmentState = Literal["queued", "running", "done", "refused", "failed"]
+AssessmentState = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
 SendState = Literal["pending", "sent", "failed"]
-ENDED: tuple[AssessmentState, ...] = ("done", "refused", "failed")
+ENDED: tuple[AssessmentState, ...] = ("done", "refused", "failed", "cancelled")
+#: What an assessment needs while it runs; the engine has a queue for each. Sending is the outbox's.
+Resource = Literal["cpu", "gpu"]
+#: Of studies that came by C-STORE, and of those that lay in an archive: they can wait.
+ROUTED_PRIORITY = 1
+ARCHIVE_PRIORITY = 100
 #: A UID that may name a file. Wider than PS3.5 9.1, because anonymized archives hold hashes for UIDs; but never a path:
 #: it begins with a letter or a digit, and has no separator.
 _SAFE_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}\Z")
@@ -62,6 +67,8 @@ class Study:
     revision: int
     complete: bool
     last_arrival: float
+    priority: int = ROUTED_PRIORITY
+    """The lower, the sooner it is assessed."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,13 @@ class AssessmentRecord:
     folder: str
     queued_at: float
     ended_at: float | None
+    resource: Resource = "cpu"
+    owner: str = ""
+    """The worker that has it in hand, or had it last; empty before."""
+    token: int = 0
+    """Raised whenever it changes hands: only who holds the present one may say how it ended."""
+    takeovers: int = 0
+    """How many workers died or fell silent while they had it."""
 
 
 @dataclass(frozen=True)
@@ -141,3 +155,17 @@ class Send:
     state: SendState
     text: str
     at: float
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """A worker that is at work. beat: a counter that it raises; lost: it fell silent, and may do nothing any more."""
+
+    worker_id: str
+    host: str
+    version: str
+    started_at: float
+    cpus: int
+    gpus: int
+    beat: int = 0
+    lost: bool = False

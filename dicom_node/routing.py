@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sqlalchemy import ColumnElement
+
 from dicom_node.ledger import Ledger
 from dicom_node.records import ENDED, AssessmentRecord, RegisteredPlan, Study
 
@@ -20,7 +22,7 @@ Wait = Literal["receiving", "waiting_for_baseline", "waiting_for_earlier"]
 
 @dataclass(frozen=True)
 class Order:
-    """How new assessments are made: their priority in the queue, and the version of the software that makes them."""
+    """How new assessments are made: the best priority they may have, and the software's version."""
 
     priority: int
     software_version: str
@@ -76,13 +78,13 @@ def due(ledger: Ledger, order: Order) -> list[AssessmentRecord]:
     return [record for record in found if record is not None]
 
 
-def route(ledger: Ledger, order: Order) -> list[AssessmentRecord]:
-    """What is due, new assessments recorded as queued. For the worker only: one router, one order of things."""
+def route(ledger: Ledger, order: Order, *, permitted: ColumnElement[bool] | None = None) -> list[AssessmentRecord]:
+    """What is due, new assessments recorded as queued. For one worker only: one router, one order of things.
+
+    permitted: asked of the database whenever something is recorded.
+    """
     runnable = due(ledger, order)
-    for record in runnable:
-        if record.queued_at == _NEW:
-            ledger.queue(record)
-    return runnable
+    return [r for r in runnable if r.queued_at != _NEW or ledger.queue(r, permitted=permitted)]
 
 
 def waits(plan: RegisteredPlan, studies: StudyIndex, ended: set[str]) -> Iterator[tuple[Study, Wait]]:
@@ -151,7 +153,7 @@ def _new_assessment(
         inputs=inputs,
         revision=study.revision,
         number=number,
-        priority=order.priority,
+        priority=max(order.priority, study.priority),
         previous=tuple(previous),
         state="queued",
         superseded=False,

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import (
     Boolean,
     Column,
+    Connection,
     Engine,
     Float,
     Integer,
@@ -40,6 +41,7 @@ STUDIES = Table(
     Column("revision", Integer, nullable=False),
     Column("complete", Boolean, nullable=False),
     Column("last_arrival", Float, nullable=False),
+    Column("priority", Integer, nullable=False, server_default="1"),
 )
 
 INSTANCES = Table(
@@ -99,6 +101,11 @@ ASSESSMENTS = Table(
     Column("folder", Text, nullable=False),
     Column("queued_at", Float, nullable=False),
     Column("ended_at", Float),
+    # Who works on it: see `claims`.
+    Column("resource", String(8), nullable=False, server_default="cpu"),
+    Column("owner", String(128), nullable=False, server_default=""),
+    Column("token", Integer, nullable=False, server_default="0"),
+    Column("takeovers", Integer, nullable=False, server_default="0"),
 )
 
 SENDS = Table(
@@ -129,16 +136,44 @@ SESSIONS = Table(
     Column("seen_at", Float, nullable=False),
 )
 
+WORKERS = Table(
+    "workers",
+    METADATA,
+    Column("worker_id", String(128), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("cpus", Integer, nullable=False),
+    Column("gpus", Integer, nullable=False),
+    Column("beat", Integer, nullable=False),
+    Column("lost", Boolean, nullable=False),
+)
+
+LEASES = Table(
+    "leases",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("holder", String(128), nullable=False),
+)
+
+#: Whoever makes or changes the tables holds this lock of PostgreSQL's: several workers may start at once.
+_MIGRATION_LOCK = 0x6D617267
+
 
 def open_engine(url: str) -> Engine:
     """An engine on the ledger's database, its tables made where they are missing. Raises SQLAlchemyError."""
+    postgresql = url.startswith("postgresql")
+    arguments = {"connect_timeout": 10} if postgresql else {}
     # What a statement was given (patient IDs among it) must not stand in the errors, which are logged.
-    engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
-    if engine.dialect.name == "sqlite":
+    engine = create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=arguments)
+    if not postgresql:
         _make_private(engine.url.database or "")
-        event.listen(engine, "connect", _set_up_sqlite)
-    METADATA.create_all(engine)
-    _add_missing_columns(engine)
+    event.listen(engine, "connect", _set_up_postgresql if postgresql else _set_up_sqlite)
+    with engine.begin() as connection:
+        lock = f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})" if postgresql else "BEGIN IMMEDIATE"
+        connection.exec_driver_sql(lock)
+        METADATA.create_all(connection)
+        _add_missing_columns(connection)
     return engine
 
 
@@ -170,16 +205,23 @@ def _what_to_do(url: str, problem: SQLAlchemyError, cause: str) -> str:
     return f"The database {file} cannot be used ({cause}); {todo}."
 
 
-def _add_missing_columns(engine: Engine) -> None:
+def _add_missing_columns(connection: Connection) -> None:
     """Bring a ledger that an earlier version made up to date; what is new in a table has a default."""
-    inspector = inspect(engine)
-    with engine.begin() as connection:
-        for table in METADATA.sorted_tables:
-            known = {column["name"] for column in inspector.get_columns(table.name)}
-            for column in table.columns:
-                if column.name not in known:
-                    definition = CreateColumn(column).compile(dialect=engine.dialect)
-                    connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+    inspector = inspect(connection)
+    for table in METADATA.sorted_tables:
+        known = {column["name"] for column in inspector.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in known:
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+
+
+def _set_up_postgresql(connection: object, _record: object) -> None:
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    # A worker that is stopped in mid-transaction must not hold its locks for ever.
+    cursor.execute("SET SESSION idle_in_transaction_session_timeout = 10000")
+    cursor.close()
+    connection.commit()  # type: ignore[attr-defined]
 
 
 def _make_private(file: str) -> None:

@@ -15,11 +15,12 @@ import uvicorn
 from dicom_node.accounts import Accounts
 from dicom_node.audit.message import StudyPart
 from dicom_node.audit.trail import Actor, AuditTrail
-from dicom_node.ledger import ROUTED_PRIORITY, Ledger, open_ledger
+from dicom_node.ledger import Ledger, open_ledger
 from dicom_node.lock import WorkerLock
 from dicom_node.queue import Tools, Worker
 from dicom_node.receive.inbox import Inbox
 from dicom_node.receive.listener import Listener, Visit
+from dicom_node.records import ROUTED_PRIORITY
 from dicom_node.refusal import Refused
 from dicom_node.review.app import Connections, create_app
 from dicom_node.routing import Order
@@ -45,14 +46,15 @@ class Node:
         *,
         parts: Collection[Part] = PARTS,
         tools: Tools | None = None,
-        priority: int = ROUTED_PRIORITY,
     ) -> None:
         self.settings = settings
         self.ledger = open_ledger(settings)
         self.trail = AuditTrail(settings.data_folder, settings.audit, clock=time.time)
         self._parts = parts
         self._has_started = False
-        self._lock = WorkerLock(settings.data_folder)
+        # PostgreSQL keeps several workers apart by itself; SQLite is one worker's.
+        alone = not settings.database.url
+        self._lock = WorkerLock(settings.data_folder) if alone else None
         self._listener: Listener | None = None
         self._worker: Worker | None = None
         self._page: _Page | None = None
@@ -62,8 +64,8 @@ class Node:
             inbox = Inbox(settings.data_folder / "inbox", durable=settings.listener.durability == "answer")
             self._listener = Listener(settings.listener, store, self.ledger, inbox, ended=self._visited)
         if "worker" in parts:
-            order = Order(priority, version("marginwatch"))
-            self._worker = Worker(settings, self.ledger, order, tools)
+            order = Order(ROUTED_PRIORITY, version("marginwatch"))
+            self._worker = Worker(settings, self.ledger, order, tools, alone=alone)
         if "review" in parts:
             # What comes by STOW-RS goes the listener's way, so it needs one in this process.
             deposit = self._deposit if self._listener is not None else None
@@ -73,7 +75,7 @@ class Node:
         """Raises `Refused` when a port is taken, another worker has the data folder, the queue's database cannot be
         used, or nobody could log in to a page that is served to others; then nothing is left running.
         """
-        if self._worker is not None and not self._lock.acquire():
+        if self._worker is not None and self._lock is not None and not self._lock.acquire():
             self.trail.close()
             self.ledger.close()
             raise Refused("worker_running", f"Another worker is already running on {self.settings.data_folder}.")
@@ -123,7 +125,8 @@ class Node:
         if self._has_started:
             self.trail.stopped(self._parts)
         self.trail.close()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
         self.ledger.close()
 
 

@@ -98,12 +98,22 @@ class WorkerSettings:
     concurrency: int = 1
     attempts: int = 3
     time_limit_s: float = 1800.0
+    gpus: int = 0
+    takeovers: int = 5
+    heartbeat_s: float = 5.0
+    takeover_after_s: float = 30.0
 
     def __post_init__(self) -> None:
         if self.concurrency < 1 or self.attempts < 1:
             raise ValueError("worker.concurrency and worker.attempts must be at least 1")
         if self.time_limit_s <= 0:
             raise ValueError("worker.time_limit_s must be above 0")
+        if self.gpus < 0 or self.takeovers < 0:
+            raise ValueError("worker.gpus and worker.takeovers cannot be negative")
+        if self.heartbeat_s <= 0:
+            raise ValueError("worker.heartbeat_s must be above 0")
+        if self.takeover_after_s < 4 * self.heartbeat_s:
+            raise ValueError("worker.takeover_after_s must be at least four times worker.heartbeat_s")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ StudyState = Literal[
     "done",
     "refused",
     "failed",
+    "cancelled",
     "no_plan",
     "baseline",
     "before_procedure",
@@ -33,6 +34,7 @@ _STATE_ORDER: tuple[StudyState, ...] = (
     "waiting_for_baseline",
     "receiving",
     "done",
+    "cancelled",
     "no_plan",
     "no_images",
     "before_procedure",
@@ -65,7 +67,7 @@ class Entry:
     def as_json(self) -> dict[str, Any]:
         """The entry as the interface gives it."""
         error = None
-        if self.record is not None and self.record.state in ("refused", "failed"):
+        if self.record is not None and self.record.state in ("refused", "failed", "cancelled"):
             error = {"code": self.record.code, "text": _first_line(self.record.text)}
         return {
             "study_instance_uid": self.study.study_instance_uid,

@@ -30,6 +30,7 @@ STATES = {
     "done": Word("Assessed", "✓", "fine"),
     "refused": Word("Cannot be used", "!", "caution"),
     "failed": Word("Failed", "!", "alarm"),
+    "cancelled": Word("Called off", "×", "quiet"),
     "no_plan": Word("No plan for this patient", "–", "quiet"),
     "baseline": Word("Baseline scan of a plan", "–", "quiet"),
     "before_procedure": Word("From before the procedure", "–", "quiet"),

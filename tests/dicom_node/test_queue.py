@@ -67,7 +67,7 @@ def failing(monkeypatch, node, problem: Exception, times: int) -> list[str]:
         tried.append(state)
         if len(tried) <= times:
             raise problem
-        ended(assessment_id, state, **values)
+        return ended(assessment_id, state, **values)
 
     monkeypatch.setattr(node.ledger, "ended", fail_first)
     return tried
@@ -96,6 +96,17 @@ def test_an_answer_that_is_gone_says_why_it_could_not_be_recorded(monkeypatch, b
     give_follow_up(bench, node)
     bench.wait_until(lambda: entry(bench, node).state == "failed")
     assert entry(bench, node).record.text == "the answer could not be recorded: a bug"
+
+
+def test_a_bug_of_the_worker_leaves_its_traceback_for_support_and_one_line_for_the_interface(bench, node):
+    def answer(_):
+        raise ValueError("nothing to see")
+
+    bench.stand_in.answer = answer
+    give_follow_up(bench, node)
+    bench.wait_until(lambda: entry(bench, node).state == "failed")
+    assert "Traceback" in entry(bench, node).record.text
+    assert entry(bench, node).as_json()["error"] == {"code": "failed", "text": "ValueError: nothing to see"}
 
 
 @pytest.mark.parametrize("study", ["followup", "baseline"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -231,3 +232,33 @@ class Tools:
 @pytest.fixture(scope="session")
 def tools() -> Tools:
     return Tools()
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Any:
+    """The module `parts/fleet.py`, which `storm.py` uses too."""
+    return _part("fleet")
+
+
+@pytest.fixture(scope="module")
+def postgres(fleet: Any) -> Iterator[Any]:
+    """A running PostgreSQL; skips by name where there is none."""
+    try:
+        server = fleet.Postgres()
+    except fleet.Missing as missing:
+        pytest.skip(str(missing))
+    server.start()
+    yield server
+    server.stop(signal.SIGQUIT)
+    server.remove()
+
+
+def _part(name: str) -> Any:
+    """A module of `parts/`; test modules cannot import each other."""
+    spec = importlib.util.spec_from_file_location(f"parts_{name}", Path(__file__).parent / "parts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
