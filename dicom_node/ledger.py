@@ -301,20 +301,18 @@ class Ledger:
 
     def reopen(self, assessment_id: str) -> bool:
         """Whether a failed or cancelled assessment will be made once more, under a new id."""
-        mine = (ASSESSMENTS.c.assessment_id == assessment_id) & ASSESSMENTS.c.state.in_(("failed", "cancelled"))
+        ended = (
+            ASSESSMENTS.c.state.in_(("failed", "cancelled")) & ~ASSESSMENTS.c.superseded & (ASSESSMENTS.c.inputs != "")
+        )
         with self._engine.begin() as connection:
-            return bool(connection.execute(update(ASSESSMENTS).where(mine).values(inputs="")).rowcount)
+            mine = update(ASSESSMENTS).where((ASSESSMENTS.c.assessment_id == assessment_id) & ended)
+            return bool(connection.execute(mine.values(inputs="")).rowcount)
 
-    def reopen_failed(self, assessment_id: str | None = None) -> bool:
-        """Let every failed assessment, or this one, be made once more: as if nothing had been assessed from its inputs.
-
-        False where none has failed.
-        """
+    def reopen_failed(self) -> None:
+        """Let every failed assessment be made once more: as if nothing had been assessed from its inputs."""
         failed = (ASSESSMENTS.c.state == "failed") & ~ASSESSMENTS.c.superseded
-        if assessment_id is not None:
-            failed &= ASSESSMENTS.c.assessment_id == assessment_id
         with self._engine.begin() as connection:
-            return bool(connection.execute(update(ASSESSMENTS).where(failed).values(inputs="")).rowcount)
+            connection.execute(update(ASSESSMENTS).where(failed).values(inputs=""))
 
     def assessment(self, assessment_id: str) -> AssessmentRecord:
         """Raises KeyError for an unknown one."""

@@ -69,7 +69,9 @@ class Node:
         if "review" in parts:
             # What comes by STOW-RS goes the listener's way, so it needs one in this process.
             deposit = self._deposit if self._listener is not None else None
-            self._page = _Page(settings, Connections(self.ledger, self.trail, deposit=deposit))
+            here = "worker" in parts
+            connections = Connections(self.ledger, self.trail, deposit, lambda: 0.0 if here else None)
+            self._page = _Page(settings, connections)
 
     def start(self) -> None:
         """Raises `Refused` when a port is taken, another worker has the data folder, the queue's database cannot be

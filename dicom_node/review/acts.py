@@ -25,7 +25,10 @@ class Act:
 
 
 ACTS: Mapping[str, Act] = {
-    "retry": Act(Ledger.reopen_failed, "this assessment has not failed, or is being made again already"),
+    "retry": Act(
+        Ledger.reopen, "this assessment has neither failed nor been called off, or is being made again already"
+    ),
+    "cancel": Act(Ledger.cancel, "this assessment has ended already"),
 }
 
 
