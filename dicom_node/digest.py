@@ -28,7 +28,7 @@ def digest_of(path: Path) -> FileDigest | None:
     """
     try:
         with path.open("rb") as file:
-            start = _start_of_dataset(file)
+            start = start_of_dataset(file)
             file.seek(0)
             head = hashlib.sha256(file.read(start)).hexdigest()
             return FileDigest(head, hashlib.file_digest(file, "sha256").hexdigest())
@@ -36,7 +36,7 @@ def digest_of(path: Path) -> FileDigest | None:
         return None
 
 
-def _start_of_dataset(file: BinaryIO) -> int:
+def start_of_dataset(file: BinaryIO) -> int:
     """Where the elements of group 0002 end. They are counted: the length that the file states is often wrong."""
     if not file.read(_PREAMBLE_BYTES).endswith(b"DICM"):
         file.seek(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from dicom_node.settings import Settings
 
 ROUTED_PRIORITY = 1
 ARCHIVE_PRIORITY = 100
+_COMPLETE = {"complete": True, "held": ""}
 
 
 class Ledger:
@@ -51,13 +53,14 @@ class Ledger:
         rows = self._rows(INSTANCES, INSTANCES.c.study_instance_uid == study_instance_uid)
         return sorted((_instance(row) for row in rows), key=lambda instance: instance.sop_instance_uid)
 
-    def arrived(self, identity: Identity, path: Path, *, sha256: str = "") -> bool:
+    def arrived(self, identity: Identity, path: Path, *, sha256: str = "", received_from: str = "") -> bool:
         """Whether the instance is new. A new image reopens its study, as a new revision if that was complete.
 
         Other objects do not: the PACS may hand our own results back to us, and they must not start us again.
+        received_from: the AE title of the system that brought it.
         """
         with self._engine.begin() as connection:
-            return self._arrive(connection, Arrival(identity, path, sha256))
+            return self._arrive(connection, Arrival(identity, path, sha256, received_from=received_from))
 
     def arrived_together(self, arrivals: Iterable[Arrival]) -> list[Arrival]:
         """Those that were already known, under another path; all in one transaction."""
@@ -72,7 +75,7 @@ class Ledger:
                 self._raise_revision(connection, before)
             self._arrive(connection, arrival)
             mine = STUDIES.c.study_instance_uid == arrival.identity.study_instance_uid
-            connection.execute(update(STUDIES).where(mine).values(patient_id=arrival.identity.patient_id))
+            connection.execute(update(STUDIES).where(mine).values(_patient_of(arrival.identity)))
 
     def noted(self, arrival: Arrival) -> None:
         """Record where a known instance lies and how its file looks; its content is what it was."""
@@ -121,13 +124,18 @@ class Ledger:
             "acquired": identity.acquired if identity.is_image else "",
             "seen": arrival.seen,
             "head_sha256": arrival.head_sha256,
+            "received_from": arrival.received_from or None,
         }
         study = Study(identity.study_instance_uid, identity.patient_id, "", 0, 1, False, now)
         changed: dict[str, Any] = {"last_arrival": now}
+        if identity.issuer_of_patient_id:
+            unknown = STUDIES.c.issuer_of_patient_id == ""
+            known_or_new = case((unknown, identity.issuer_of_patient_id), else_=STUDIES.c.issuer_of_patient_id)
+            changed["issuer_of_patient_id"] = known_or_new
         if identity.is_image:
             changed["images"] = STUDIES.c.images + 1
             changed["revision"] = case((STUDIES.c.complete, STUDIES.c.revision + 1), else_=STUDIES.c.revision)
-            changed["complete"] = False
+            changed |= {"complete": False, "held": "", "released": False}
         if identity.is_image and identity.acquired:
             first = (STUDIES.c.acquired == "") | (STUDIES.c.acquired > identity.acquired)
             changed["acquired"] = case((first, identity.acquired), else_=STUDIES.c.acquired)
@@ -160,13 +168,30 @@ class Ledger:
         """Call complete every study of which nothing arrived for the quiet time."""
         quiet = ~STUDIES.c.complete & (STUDIES.c.last_arrival <= self._clock() - quiet_time_s)
         with self._engine.begin() as connection:
-            connection.execute(update(STUDIES).where(quiet).values(complete=True))
+            connection.execute(update(STUDIES).where(quiet).values(_COMPLETE))
 
     def complete(self, study_instance_uids: Sequence[str]) -> None:
         """Call these studies complete now: an archive has no more of them."""
         with self._engine.begin() as connection:
             for uid in study_instance_uids:
-                connection.execute(update(STUDIES).where(STUDIES.c.study_instance_uid == uid).values(complete=True))
+                connection.execute(update(STUDIES).where(STUDIES.c.study_instance_uid == uid).values(_COMPLETE))
+
+    def incomplete_studies(self) -> list[Study]:
+        return [Study(**row) for row in self._rows(STUDIES, ~STUDIES.c.complete)]
+
+    def settle(self, study: Study, *, held: str = "") -> None:
+        """Call a study complete, or held for a reason, unless something arrived since it was looked at."""
+        as_seen = (STUDIES.c.study_instance_uid == study.study_instance_uid) & (
+            STUDIES.c.last_arrival == study.last_arrival
+        )
+        with self._engine.begin() as connection:
+            connection.execute(update(STUDIES).where(as_seen).values({"held": held} if held else _COMPLETE))
+
+    def release(self, study_instance_uid: str) -> None:
+        """Record that a person wants a held study assessed as it is. Another image revokes that."""
+        mine = (STUDIES.c.study_instance_uid == study_instance_uid) & ~STUDIES.c.complete
+        with self._engine.begin() as connection:
+            connection.execute(update(STUDIES).where(mine).values(released=True))
 
     def studies(self) -> list[Study]:
         return [Study(**row) for row in self._rows(STUDIES)]
@@ -270,6 +295,20 @@ class Ledger:
         with self._engine.connect() as connection:
             return [Send(**row) for row in connection.execute(query).mappings()]
 
+    # -- for those who keep further tables in the same database
+
+    def now(self) -> float:
+        return self._clock()
+
+    def transaction(self) -> AbstractContextManager[Connection]:
+        """A transaction of one's own."""
+        return self._engine.begin()
+
+    def upsert(self, connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+        """Insert a row, or put it in place of the one with the same primary key."""
+        insert = self._insert(table).values(row)
+        connection.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=row))
+
     def _rows(self, table: Table, where: Any = None) -> list[dict[str, Any]]:
         query = select(table) if where is None else select(table).where(where)
         with self._engine.connect() as connection:
@@ -288,6 +327,10 @@ def open_ledger(settings: Settings) -> Ledger:
     settings.data_folder.mkdir(parents=True, exist_ok=True)
     with reaching(settings.ledger_url):
         return Ledger(settings.ledger_url, clock=time.time)
+
+
+def _patient_of(identity: Identity) -> dict[str, str]:
+    return {"patient_id": identity.patient_id, "issuer_of_patient_id": identity.issuer_of_patient_id}
 
 
 def _instance(row: Mapping[str, Any]) -> Instance:

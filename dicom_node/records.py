@@ -11,7 +11,8 @@ from typing import Any, Literal
 from dicom_node.refusal import Refused
 
 AssessmentState = Literal["queued", "running", "done", "refused", "failed"]
-SendState = Literal["pending", "sent", "failed"]
+#: stored: taken by the peer, which has yet to commit itself to keep it.
+SendState = Literal["pending", "stored", "sent", "failed"]
 ENDED: tuple[AssessmentState, ...] = ("done", "refused", "failed")
 #: A UID that may name a file. Wider than PS3.5 9.1, because anonymized archives hold hashes for UIDs; but never a path:
 #: it begins with a letter or a digit, and has no separator.
@@ -31,7 +32,10 @@ IMAGE_CLASSES = frozenset(
 
 @dataclass(frozen=True)
 class Identity:
-    """The identity of one instance; UIDs are safe as file names. acquired: YYYYMMDD, or empty when unknown."""
+    """The identity of one instance; UIDs are safe as file names. acquired: YYYYMMDD, or empty when unknown.
+
+    issuer_of_patient_id: whose patient ID it is; empty where the instance does not say.
+    """
 
     sop_instance_uid: str
     sop_class_uid: str
@@ -39,6 +43,7 @@ class Identity:
     series_instance_uid: str
     patient_id: str
     acquired: str
+    issuer_of_patient_id: str = ""
 
     def __post_init__(self) -> None:
         for name in ("sop_instance_uid", "sop_class_uid", "study_instance_uid", "series_instance_uid"):
@@ -53,7 +58,11 @@ class Identity:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as received. complete: nothing more arrived for the quiet time; revision: grows when something does."""
+    """A study as received. complete: it can be assessed; revision: grows when more arrives after that.
+
+    held: why it is not called complete though nothing more arrives, a sentence; released: whether a person said that it
+    is to be assessed as it is.
+    """
 
     study_instance_uid: str
     patient_id: str
@@ -62,6 +71,9 @@ class Study:
     revision: int
     complete: bool
     last_arrival: float
+    issuer_of_patient_id: str = ""
+    held: str = ""
+    released: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,7 @@ class Instance:
     head_sha256: str = ""
     sop_class_uid: str = ""
     series_instance_uid: str = ""
+    received_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,7 @@ class Arrival:
 
     seen, head_sha256: for a file that is read in place, its size and time, and the hash of what precedes the data set;
     by these it is noticed when the file is changed.
+    received_from: the AE title of the system that brought it; empty where that is not known.
     """
 
     identity: Identity
@@ -93,6 +107,7 @@ class Arrival:
     sha256: str = ""
     seen: str = ""
     head_sha256: str = ""
+    received_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,6 +121,7 @@ class RegisteredPlan:
     digest: str
     folder: str
     added_at: float
+    issuer_of_patient_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,3 +157,9 @@ class Send:
     state: SendState
     text: str
     at: float
+
+
+def same_patient(patient_id: str, issuer: str, plan: RegisteredPlan | Study) -> bool:
+    """Whether a patient ID, by whom it was issued, is the plan's or study's; an issuer that is not said is any."""
+    other = plan.issuer_of_patient_id
+    return patient_id == plan.patient_id and (not issuer or not other or issuer == other)

@@ -11,6 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from dicom_node.peers import CompleteSettings, FetchSettings, Pacs, check_url
+from dicom_node.peers import check_ae_title as _check_ae_title
+from dicom_node.peers import check_port as _check_port
 from dicom_node.refusal import Refused
 
 DEFAULT_DATA_FOLDER = Path("~/.local/share/marginwatch")
@@ -94,15 +97,29 @@ class Destination:
     """A PACS that the results are sent to."""
 
     ae_title: str
-    host: str
-    port: int
+    host: str = ""
+    port: int = 0
+    storage_commitment: bool = False
+    """Whether a result counts as sent only once the PACS has committed itself to keep it."""
+    dicomweb_url: str = ""
+    """Where not empty, results go there by STOW-RS, and not by C-STORE."""
+    token_file: str = ""
+    """A file with the bearer token for `dicomweb_url`; empty: none is shown."""
 
     def __post_init__(self) -> None:
         _check_ae_title("send.ae_title", self.ae_title)
+        check_url("send.dicomweb_url", self.dicomweb_url)
+        if self.dicomweb_url and not self.storage_commitment:
+            return
+        for key, value in (("host", self.host), ("port", self.port)):
+            if not value:
+                raise ValueError(f"send.{key} is missing")
         _check_port("send.port", self.port)
 
     @property
     def name(self) -> str:
+        if self.dicomweb_url:
+            return f"{self.ae_title}@{self.dicomweb_url}"
         return f"{self.ae_title}@{self.host}:{self.port}"
 
 
@@ -115,6 +132,9 @@ class Settings:
     review: ReviewSettings = field(default_factory=ReviewSettings)
     simulation: SimulatedZone = field(default_factory=SimulatedZone)
     send: tuple[Destination, ...] = ()
+    complete: CompleteSettings = field(default_factory=CompleteSettings)
+    fetch: FetchSettings = field(default_factory=FetchSettings)
+    pacs: tuple[Pacs, ...] = ()
 
     @property
     def ledger_url(self) -> str:
@@ -132,7 +152,7 @@ class Settings:
 def load_settings(file: Path | None) -> Settings:
     """The settings in a TOML file, or the defaults where there is none; `data_folder` is absolute.
 
-    A relative `data_folder` or `simulation.probes` is meant from the file's own folder. Raises `Refused` naming the key
+    A relative path (`data_folder`, `simulation.probes`, a token file) is meant from the file's own folder. Raises `Refused` naming the key
     that is wrong.
     """
     if file is None:
@@ -143,11 +163,16 @@ def load_settings(file: Path | None) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as problem:
         raise Refused("bad_settings", f"{file.name}: {problem}.") from None
     folder = settings.data_folder.expanduser()
-    probes = settings.simulation.probes
-    if probes:
-        probes = str((file.parent / Path(probes).expanduser()).resolve())
-    simulation = replace(settings.simulation, probes=probes)
-    return replace(settings, data_folder=(file.parent / folder).resolve(), simulation=simulation)
+    simulation = replace(settings.simulation, probes=_from(file, settings.simulation.probes))
+    send = tuple(replace(x, token_file=_from(file, x.token_file)) for x in settings.send)
+    pacs = tuple(replace(x, token_file=_from(file, x.token_file)) for x in settings.pacs)
+    folder = (file.parent / folder).resolve()
+    return replace(settings, data_folder=folder, simulation=simulation, send=send, pacs=pacs)
+
+
+def _from(file: Path, path: str) -> str:
+    """A path as meant from the settings file's own folder; empty stays empty."""
+    return str((file.parent / Path(path).expanduser()).resolve()) if path else ""
 
 
 def _build(kind: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
@@ -187,16 +212,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
 
 def _expect(value: Any, kind: type, key: str) -> Any:
     names = {dict: "a table", list: "a list", str: "a text", int: "a whole number", float: "a number"}
+    names |= {bool: "true or false"}
     if type(value) is not kind:
         raise ValueError(f"{key} must be {names[kind]}")
     return value
-
-
-def _check_port(key: str, port: int) -> None:
-    if not 1 <= port <= 65535:
-        raise ValueError(f"{key} must be 1 to 65535")
-
-
-def _check_ae_title(key: str, title: str) -> None:
-    if not 1 <= len(title.strip()) <= 16 or "\\" in title or not title.isascii() or not title.isprintable():
-        raise ValueError(f"{key} must be 1 to 16 printable ASCII characters without a backslash")

@@ -13,6 +13,7 @@ from pipeline.assessment import URGENCY
 
 StudyState = Literal[
     "receiving",
+    "held",
     "waiting_for_baseline",
     "waiting_for_earlier",
     "queued",
@@ -27,6 +28,7 @@ StudyState = Literal[
 ]
 #: Studies nobody has to look at come last; those not assessed for a fault stand with the not assessable ones.
 _STATE_ORDER: tuple[StudyState, ...] = (
+    "held",
     "running",
     "queued",
     "waiting_for_earlier",
@@ -82,6 +84,7 @@ class Entry:
             "reasons": self.document.get("reasons", []),
             "error": error,
             "conflicting_instances": self.conflicts,
+            "held": self.study.held,
         }
 
 
@@ -133,7 +136,7 @@ def _states(
     if as_followup:
         return as_followup
     if not study.complete:
-        return [(otherwise[0][0] if otherwise else None, "receiving")]
+        return [(otherwise[0][0] if otherwise else None, "held" if study.held else "receiving")]
     if otherwise:
         return otherwise[:1]
     return [(None, "no_plan" if study.images else "no_images")]
@@ -147,7 +150,7 @@ def _entry(
     record: AssessmentRecord | None,
 ) -> Entry:
     count = conflicts.get(study.study_instance_uid, 0)
-    if record is None or state == "receiving":
+    if record is None or state in ("receiving", "held"):
         return Entry(study, plan_id, state, count)
     return Entry(study, plan_id, record.state, count, record, record.document or {})
 

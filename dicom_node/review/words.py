@@ -23,6 +23,7 @@ OUTCOMES = {
 }
 STATES = {
     "receiving": Word("Receiving", "…", "quiet"),
+    "held": Word("Held: not all of it is here", "!", "caution"),
     "waiting_for_baseline": Word("Waiting for the baseline scan", "…", "quiet"),
     "waiting_for_earlier": Word("Waiting for an earlier follow-up", "…", "quiet"),
     "queued": Word("Queued", "…", "quiet"),
