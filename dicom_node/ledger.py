@@ -164,12 +164,6 @@ class Ledger:
         with self._engine.connect() as connection:
             return {uid: count for uid, count in connection.execute(counted)}
 
-    def complete_quiet_studies(self, quiet_time_s: float) -> None:
-        """Call complete every study of which nothing arrived for the quiet time."""
-        quiet = ~STUDIES.c.complete & (STUDIES.c.last_arrival <= self._clock() - quiet_time_s)
-        with self._engine.begin() as connection:
-            connection.execute(update(STUDIES).where(quiet).values(_COMPLETE))
-
     def complete(self, study_instance_uids: Sequence[str]) -> None:
         """Call these studies complete now: an archive has no more of them."""
         with self._engine.begin() as connection:

@@ -21,6 +21,10 @@ from dbos import DBOS, DBOSConfig, SetEnqueueOptions, SetWorkflowID, StepOptions
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from dicom_node.child import ChildBroke, Job, assess_in_child
+from dicom_node.exchange.completeness import Completeness
+from dicom_node.exchange.deposit import Keep
+from dicom_node.exchange.fetcher import Fetcher
+from dicom_node.exchange.rounds import Rounds
 from dicom_node.ledger import Ledger
 from dicom_node.outbox import BackOff, Outbox
 from dicom_node.records import ENDED, AssessmentRecord
@@ -29,6 +33,7 @@ from dicom_node.routing import Order, is_current, route
 from dicom_node.schema import reaching
 from dicom_node.send import send_files
 from dicom_node.settings import Settings
+from dicom_node.store import Store
 
 _LOG = logging.getLogger("marginwatch.queue")
 
@@ -36,6 +41,7 @@ _LOG = logging.getLogger("marginwatch.queue")
 _WORKFLOW_VERSION = "1"
 _ROUTE_EVERY_S = 0.5
 _POLL_EVERY_S = 0.25
+_FETCH_EVERY_S = 1.0
 #: After so many process deaths in the middle of one assessment, that assessment is taken for the cause.
 _DEATHS_ALLOWED = 5
 #: What a database raises that is away, locked or full for a while.
@@ -76,6 +82,13 @@ class Worker:
             back_off=self._tools.back_off,
             send=self._tools.send,
         )
+        store = Store(settings.data_folder, minimum_free_bytes=int(settings.listener.minimum_free_gib * 2**30))
+        completeness = Completeness(settings, ledger)
+        fetcher = Fetcher(settings, ledger, Keep(store, ledger))
+        self._rounds = (
+            Rounds("completeness", completeness.look, every_s=_ROUTE_EVERY_S, may_run=lambda: True),
+            Rounds("fetch", fetcher.look, every_s=_FETCH_EVERY_S, may_run=lambda: True),
+        )
         self._router = threading.Thread(target=self._route_until_stopped, name="router", daemon=True)
 
     def start(self) -> None:
@@ -104,12 +117,16 @@ class Worker:
             raise
         self._router.start()
         self._outbox.start()
+        for rounds in self._rounds:
+            rounds.start()
 
     def stop(self) -> None:
         """Stop now. What runs is killed and goes on at the next start."""
         self._stop.set()
         for child in list(self._children):
             child.kill()
+        for rounds in self._rounds:
+            rounds.stop()
         self._router.join()
         self._outbox.stop()
         DBOS.destroy(destroy_registry=True)
@@ -135,7 +152,6 @@ class Worker:
         while not self._stop.wait(pause_s):
             started = time.monotonic()
             try:
-                self._ledger.complete_quiet_studies(self._settings.listener.quiet_time_s)
                 for record in route(self._ledger, self._order):
                     self._submit(record)
             except Exception:  # noqa: BLE001  the worker: a database that is away for a moment comes back

@@ -60,6 +60,11 @@ def relation(study: Study, plan: RegisteredPlan) -> Relation:
     return "followup"
 
 
+def may_have_earlier(study: Study, plan: RegisteredPlan) -> bool:
+    """Whether the study is a follow-up of the plan before which there may be others."""
+    return relation(study, plan) == "followup" and study.acquired > plan.procedure_date
+
+
 def due(ledger: Ledger, order: Order) -> list[AssessmentRecord]:
     """The assessments that can run now, recorded or new: for each plan at most one, the earliest open follow-up's.
 

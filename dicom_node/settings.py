@@ -152,8 +152,8 @@ class Settings:
 def load_settings(file: Path | None) -> Settings:
     """The settings in a TOML file, or the defaults where there is none; `data_folder` is absolute.
 
-    A relative path (`data_folder`, `simulation.probes`, a token file) is meant from the file's own folder. Raises `Refused` naming the key
-    that is wrong.
+    A relative path (`data_folder`, `simulation.probes`, a token file) is meant from the file's own folder. Raises
+    `Refused` naming the key that is wrong.
     """
     if file is None:
         return replace(Settings(), data_folder=DEFAULT_DATA_FOLDER.expanduser())

@@ -34,6 +34,14 @@ class RemoteSeries:
 
 
 @dataclass(frozen=True)
+class RemoteInstance:
+    """An instance that a PACS has. sop_class_uid: empty where it does not say."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What is to be brought: a series, or some of its instances. patient_id: whose it has to be."""
 

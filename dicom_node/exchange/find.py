@@ -16,6 +16,7 @@ from dicom_node.exchange.answers import (
     MOST_SERIES,
     MOST_STUDIES,
     NoAnswer,
+    RemoteInstance,
     RemoteSeries,
     RemoteStudy,
 )
@@ -54,10 +55,11 @@ class Query:
             found.append(RemoteSeries(uid, _text(item, "Modality"), count))
         return found
 
-    def instances(self, study_instance_uid: str, series_instance_uid: str) -> list[str]:
-        """The SOP Instance UIDs of a series."""
+    def instances(self, study_instance_uid: str, series_instance_uid: str) -> list[RemoteInstance]:
+        """The instances of a series."""
         keys = {"StudyInstanceUID": study_instance_uid, "SeriesInstanceUID": series_instance_uid}
-        return [_text(item, "SOPInstanceUID") for item in self._find("IMAGE", MOST_INSTANCES, **keys, SOPInstanceUID="")]
+        found = self._find("IMAGE", MOST_INSTANCES, **keys, SOPInstanceUID="", SOPClassUID="")
+        return [RemoteInstance(_text(item, "SOPInstanceUID"), _text(item, "SOPClassUID")) for item in found]
 
     def _find(self, level: str, most: int, **keys: str) -> list[Dataset]:
         query = Dataset()

@@ -10,7 +10,7 @@ from typing import Protocol
 from pydicom import dcmread
 
 from dicom_node.broken import BROKEN
-from dicom_node.exchange.answers import NoAnswer, RemoteSeries, RemoteStudy, Wanted
+from dicom_node.exchange.answers import NoAnswer, RemoteInstance, RemoteSeries, RemoteStudy, Wanted
 from dicom_node.exchange.association import Called
 from dicom_node.exchange.find import querying
 from dicom_node.exchange.retrieve import c_get, c_move
@@ -23,11 +23,9 @@ from dicom_node.refusal import Refused
 class Query(Protocol):
     """What a PACS can be asked; every method raises `NoAnswer`."""
 
-    def studies(
-        self, *, patient_id: str = "", study_instance_uid: str = "", dates: str = ""
-    ) -> list[RemoteStudy]: ...
+    def studies(self, *, patient_id: str = "", study_instance_uid: str = "", dates: str = "") -> list[RemoteStudy]: ...
     def series(self, study_instance_uid: str) -> list[RemoteSeries]: ...
-    def instances(self, study_instance_uid: str, series_instance_uid: str) -> list[str]: ...
+    def instances(self, study_instance_uid: str, series_instance_uid: str) -> list[RemoteInstance]: ...
 
 
 class Deposit(Protocol):

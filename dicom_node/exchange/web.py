@@ -17,6 +17,7 @@ from dicom_node.exchange.answers import (
     MOST_SERIES,
     MOST_STUDIES,
     NoAnswer,
+    RemoteInstance,
     RemoteSeries,
     RemoteStudy,
     Wanted,
@@ -37,6 +38,7 @@ _TAGS = {
     "StudyInstanceUID": "0020000D",
     "SeriesInstanceUID": "0020000E",
     "SOPInstanceUID": "00080018",
+    "SOPClassUID": "00080016",
     "Modality": "00080060",
     "NumberOfSeriesRelatedInstances": "00201209",
 }
@@ -94,10 +96,11 @@ class WebQuery:
             found.append(RemoteSeries(uid, _text(item, "Modality"), count))
         return found
 
-    def instances(self, study_instance_uid: str, series_instance_uid: str) -> list[str]:
-        """The SOP Instance UIDs of a series."""
+    def instances(self, study_instance_uid: str, series_instance_uid: str) -> list[RemoteInstance]:
+        """The instances of a series."""
         path = f"studies/{study_instance_uid}/series/{series_instance_uid}/instances"
-        return [_text(item, "SOPInstanceUID") for item in self._search(path, MOST_INSTANCES, {}, [])]
+        found = self._search(path, MOST_INSTANCES, {}, [])
+        return [RemoteInstance(_text(item, "SOPInstanceUID"), _text(item, "SOPClassUID")) for item in found]
 
     def _search(self, path: str, most: int, keys: dict[str, str], fields: list[str]) -> list[dict[str, Any]]:
         """All matches, page by page until one brings nothing new: a PACS may give fewer at once than were asked for."""
