@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dicom_node.exchange.commitment import Commitment
+from dicom_node.exchange.stow import deliver
 from dicom_node.ledger import Ledger
 from dicom_node.records import Send
-from dicom_node.send import NotSent, send_files
+from dicom_node.send import NotSent
 from dicom_node.settings import Destination
 
 _LOG = logging.getLogger("marginwatch.outbox")
@@ -57,12 +59,13 @@ class Outbox:
         *,
         calling_ae_title: str,
         back_off: BackOff,
-        send: Callable[..., int] = send_files,
+        send: Callable[..., int] = deliver,
     ) -> None:
         self._ledger = ledger
         self._data_folder = data_folder
         self._destinations = destinations
         self._calling_ae_title = calling_ae_title
+        self._commitment = Commitment(ledger, calling_ae_title)
         self._back_off = back_off
         self._send = send
         self._stop = threading.Event()
@@ -107,7 +110,13 @@ class Outbox:
             files = sorted(folder.glob("*.dcm"))
             if not files:
                 raise NotSent(f"there are no objects in {folder}")
+            if owed.state == "stored" and destination.storage_commitment:
+                return self._commitment.seek(owed, destination, files)
             count = self._send(files, destination, calling_ae_title=self._calling_ae_title)
+            if destination.storage_commitment:
+                text = f"{count} objects stored; storage commitment is awaited"
+                self._ledger.sent(owed.assessment_id, owed.destination, state="stored", text=text)
+                return self._commitment.seek(owed, destination, files)
         except Exception as problem:  # noqa: BLE001  a worker: whatever a peer or a bug brings, it goes on
             if not self._stop.is_set():
                 _LOG.warning("results were not sent and will be sent again: %s", problem)

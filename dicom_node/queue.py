@@ -25,13 +25,13 @@ from dicom_node.exchange.completeness import Completeness
 from dicom_node.exchange.deposit import Keep
 from dicom_node.exchange.fetcher import Fetcher
 from dicom_node.exchange.rounds import Rounds
+from dicom_node.exchange.stow import deliver
 from dicom_node.ledger import Ledger
 from dicom_node.outbox import BackOff, Outbox
 from dicom_node.records import ENDED, AssessmentRecord
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order, is_current, route
 from dicom_node.schema import reaching
-from dicom_node.send import send_files
 from dicom_node.settings import Settings
 from dicom_node.store import Store
 
@@ -58,7 +58,7 @@ class Tools:
     """What the worker calls; replaced in tests."""
 
     assess: Callable[..., dict[str, Any]] = assess_in_child
-    send: Callable[..., int] = send_files
+    send: Callable[..., int] = deliver
     back_off: BackOff = field(default_factory=BackOff)
 
 

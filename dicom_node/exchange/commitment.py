@@ -22,7 +22,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
 )
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from dicom_node.exchange.answers import NoAnswer
 from dicom_node.exchange.association import Called, associated
@@ -89,6 +89,11 @@ class CommitmentReports:
             connection.execute(update(SENDS).where(owed & (SENDS.c.state == "stored")).values(values))
         return True
 
+    def not_asked(self, transaction_uid: str) -> None:
+        """Take back that commitment was asked for."""
+        with self._ledger.transaction() as connection:
+            connection.execute(delete(COMMITMENTS).where(COMMITMENTS.c.transaction_uid == transaction_uid))
+
     def is_open(self, transaction_uid: str) -> bool:
         """Whether its report is still to come."""
         mine = COMMITMENTS.c.transaction_uid == transaction_uid
@@ -113,7 +118,8 @@ class Commitment:
     def seek(self, owed: Send, destination: Destination, files: Sequence[Path]) -> bool:
         """Whether the destination has now committed itself; False where its report is still to come, or has failed.
 
-        Asks only where no report is awaited. Raises `NotSent` where the destination does not take the request.
+        Asks only where no report is awaited; what cannot be asked now is asked at the next call. Raises `NotSent` where
+        a result cannot be read.
         """
         reports = CommitmentReports(self.ledger)
         asked_at = reports.last_asked_at(owed)
@@ -124,11 +130,11 @@ class Commitment:
             try:
                 ask_commitment(destination, self.calling_ae_title, (transaction_uid, instances), reports)
             except NoAnswer as problem:
-                reports.reported(transaction_uid, (), {})
+                reports.not_asked(transaction_uid)
                 # The objects are there; only the commitment is asked for again.
                 text = f"stored; storage commitment cannot be asked for: {problem}"
                 self.ledger.sent(owed.assessment_id, owed.destination, state="stored", text=text)
-                raise NotSent(text) from None
+                return False
         sends = self.ledger.sends(owed.assessment_id)
         return any(send.destination == owed.destination and send.state == "sent" for send in sends)
 
