@@ -239,6 +239,8 @@ class Tools:
     marginwatch = staticmethod(marginwatch)
     wait_until = staticmethod(wait_until)
     need = staticmethod(need)
+    free_port = staticmethod(free_port)
+    orthanc = Orthanc
 
 
 @pytest.fixture(scope="session")
