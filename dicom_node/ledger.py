@@ -259,6 +259,11 @@ class Ledger:
             raise KeyError(assessment_id)
         return _assessment(rows[0])
 
+    def assessments_of(self, study_instance_uid: str, plan_id: str) -> list[AssessmentRecord]:
+        """Every assessment of a study against a plan, superseded ones too."""
+        mine = (ASSESSMENTS.c.study_instance_uid == study_instance_uid) & (ASSESSMENTS.c.plan_id == plan_id)
+        return [_assessment(row) for row in self._rows(ASSESSMENTS, mine)]
+
     def current_assessments(self, *, with_documents: bool = True) -> list[AssessmentRecord]:
         """The assessments that nothing has superseded: at most one for each study and plan."""
         columns = [c for c in ASSESSMENTS.c if with_documents or c.name != "document"]

@@ -34,6 +34,7 @@ from dicom_node.routing import Order, is_current, route
 from dicom_node.schema import reaching
 from dicom_node.settings import Settings
 from dicom_node.store import Store
+from dicom_node.withdrawing import superseded_by, withdraw
 
 _LOG = logging.getLogger("marginwatch.queue")
 
@@ -245,7 +246,8 @@ class Worker:
                 owed_to = []
             self._ledger.ended(assessment_id, "done", document=answer["document"], send_to=owed_to)
         elif "refused" in answer:
-            self._ledger.ended(assessment_id, "refused", **answer["refused"])
+            told = withdraw(self._ledger.assessment(assessment_id), self._ledger, self._settings.data_folder)
+            self._ledger.ended(assessment_id, "refused", **answer["refused"], send_to=told)
         else:
             _LOG.error("assessment %s failed: %s", assessment_id[:16], answer["failed"])
             self._ledger.ended(assessment_id, "failed", code="failed", text=answer["failed"])
@@ -255,12 +257,14 @@ def job_of(record: AssessmentRecord, ledger: Ledger, data_folder: Path) -> Job:
     """What the assessment is made from, as paths. A received file's path is relative to the data folder."""
     plan = next(plan for plan in ledger.plans() if plan.plan_id == record.plan_id)
     path = partial(_path, data_folder)
+    superseded = superseded_by(record, ledger)
     return Job(
         plan=path(f"{plan.folder}/plan.json"),
         baseline=tuple(path(x.path) for x in ledger.instances(plan.baseline_study_instance_uid)),
         followup=tuple(path(x.path) for x in ledger.instances(record.study_instance_uid)),
         previous=tuple(path(ledger.assessment(earlier).folder) for earlier in record.previous),
         out=path(record.folder),
+        supersedes="" if superseded is None else path(superseded.folder),
     )
 
 
