@@ -28,14 +28,14 @@ def assess_files(  # noqa: PLR0913 (what the command line's `assess` takes)
     previous: Sequence[Path],
     out: Path,
     simulation: SimulatedZone | None = None,
-    supersedes: Path | None = None,
+    supersedes: Sequence[Path] = (),
     progress: Callable[[str], None] = lambda _stage: None,
 ) -> dict[str, Any]:
     """The `assessment.json` document of one follow-up, after its whole result folder has appeared at `out`.
 
     plan: the `plan.json`; baseline, followup: DICOM files (anything else among them is noted and skipped); previous:
     result folders of earlier follow-ups of the plan; simulation: how a zone is simulated where the plan brings none;
-    supersedes: the result folder of an earlier assessment of the same follow-up, which this one withdraws.
+    supersedes: the result folders of earlier assessments of this follow-up, the last one first, which this withdraws.
     Raises `Refused` for input that cannot be used, and at once where
     no result can appear at `out`; then `out` is left as it was. A follow-up that cannot be assessed is a result like
     any other.

@@ -36,8 +36,8 @@ class Job:
     previous: tuple[str, ...]
     out: str
     simulation: SimulatedZone = field(default_factory=SimulatedZone)
-    supersedes: str = ""
-    """The result folder of an earlier assessment of the same follow-up; empty: there is none."""
+    supersedes: tuple[str, ...] = ()
+    """The result folders of earlier assessments of the same follow-up, the last one first."""
 
 
 def assess_in_child(
@@ -124,7 +124,7 @@ def answer_one(assess: Callable[..., dict[str, Any]]) -> None:
             previous=[Path(path) for path in job["previous"]],
             out=Path(job["out"]),
             simulation=SimulatedZone(**job["simulation"]),
-            supersedes=Path(job["supersedes"]) if job["supersedes"] else None,
+            supersedes=[Path(path) for path in job["supersedes"]],
         )
         answer = {"document": document}
     except Refused as refused:

@@ -257,14 +257,13 @@ def job_of(record: AssessmentRecord, ledger: Ledger, data_folder: Path) -> Job:
     """What the assessment is made from, as paths. A received file's path is relative to the data folder."""
     plan = next(plan for plan in ledger.plans() if plan.plan_id == record.plan_id)
     path = partial(_path, data_folder)
-    superseded = superseded_by(record, ledger)
     return Job(
         plan=path(f"{plan.folder}/plan.json"),
         baseline=tuple(path(x.path) for x in ledger.instances(plan.baseline_study_instance_uid)),
         followup=tuple(path(x.path) for x in ledger.instances(record.study_instance_uid)),
         previous=tuple(path(ledger.assessment(earlier).folder) for earlier in record.previous),
         out=path(record.folder),
-        supersedes="" if superseded is None else path(superseded.folder),
+        supersedes=tuple(path(earlier.folder) for earlier in superseded_by(record, ledger)),
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from dicom_node.exchange.requests import Request, requests_by_subject
 from dicom_node.ledger import Ledger
 from dicom_node.records import ENDED, AssessmentRecord, RegisteredPlan, Study
 from dicom_node.routing import StudyIndex, relation, waits
@@ -53,6 +54,8 @@ class Entry:
     record: AssessmentRecord | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
     """The `assessment.json`; empty while there is none."""
+    requests: tuple[Request, ...] = ()
+    """What PACSs were asked for on its account."""
 
     @property
     def outcome(self) -> str | None:
@@ -85,6 +88,7 @@ class Entry:
             "error": error,
             "conflicting_instances": self.conflicts,
             "held": self.study.held,
+            "requests": [vars(request) for request in self.requests],
         }
 
 
@@ -94,6 +98,7 @@ def worklist(ledger: Ledger) -> list[Entry]:
     records = {(r.study_instance_uid, r.plan_id): r for r in ledger.current_assessments()}
     conflicts = ledger.conflict_counts()
     waiting = _waiting(StudyIndex(studies), plans, records)
+    requests = requests_by_subject(ledger)
     plans_of: dict[str, list[RegisteredPlan]] = {}
     for plan in plans:
         for key in (plan.patient_id, plan.baseline_study_instance_uid):
@@ -103,7 +108,12 @@ def worklist(ledger: Ledger) -> list[Entry]:
         mine = {p.plan_id: p for key in (study.patient_id, study.study_instance_uid) for p in plans_of.get(key, ())}
         for plan_id, state in _states(study, list(mine.values()), waiting):
             record = records.get((study.study_instance_uid, plan_id or ""))
-            entries.append(_entry(study, plan_id, state, conflicts, record))
+            entry = _entry(study, plan_id, state, conflicts, record)
+            wanted = [study.study_instance_uid]
+            if state == "waiting_for_baseline" and plan_id is not None:
+                wanted.append(mine[plan_id].baseline_study_instance_uid)
+            asked = tuple(request for uid in wanted for request in requests.get(uid, ()))
+            entries.append(replace(entry, requests=asked))
     return sorted(entries, key=_urgency)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,12 @@ def write_results(  # noqa: PLR0913  (what `assess_files` takes, decoded and ass
     earlier_timing_s: Mapping[str, float],
     started: float,
     settings: Mapping[str, Any],
-    supersedes: Path | None = None,
+    supersedes: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """The `assessment.json` document, after the whole result folder has appeared at `out`.
 
-    supersedes: the result folder of an earlier assessment of the study, which a PACS may hold and this one withdraws.
+    supersedes: the result folders of earlier assessments of the study, the last one first; a PACS may hold their
+    objects, which this one withdraws.
     settings: everything set that the result depends on, JSON; the result keeps its hash. started: `time.monotonic()`
     at the start of the run, so that ``timing_s.total`` is the whole. A result that is
     already there is replaced once the new one is complete. Raises `Refused` (`cannot_write_results`) when the disk is
@@ -44,7 +45,7 @@ def write_results(  # noqa: PLR0913  (what `assess_files` takes, decoded and ass
         clear_leftovers(target)
         check_place(target)
         with whole_folder(target) as fresh:
-            before = None if supersedes is None else read_earlier(supersedes)
+            before = read_earlier(supersedes)
             return _fill(fresh, assessment, study, (earlier_timing_s, started), (settings, before))
     except OSError as problem:
         raise not_written(target, problem) from problem

@@ -27,43 +27,54 @@ _WHY = "Superseded: images, plan or earlier results changed after this result wa
 
 @dataclass(frozen=True, eq=False)
 class Earlier:
-    """The result that a new one supersedes. objects: without pixels; none where they were withdrawn before.
+    """The results that a new one supersedes. report: the last one's; stands: whether that was not withdrawn yet.
 
-    replaced: what it replaced itself; withdrawal: the file by which it did.
+    replaced: what it replaced itself; withdrawal: the file by which it did. objects: of all of them, without pixels.
     """
 
     report: Replaced
+    stands: bool
     replaced: Replaced | None
     objects: tuple[Dataset, ...]
     withdrawal: Path | None
 
 
-def read_earlier(folder: Path) -> Earlier | None:
-    """The result in a result folder, or the one that is only withdrawn there; None where there is neither."""
-    file = folder / "dicom" / _FILE
-    withdrawal = file if file.is_file() else None
-    try:
-        objects = tuple(
-            dcmread(path, stop_before_pixels=True)
-            for path in sorted((folder / "dicom").glob("*.dcm"))
-            if path.name != _FILE
-        )
+def read_earlier(folders: Sequence[Path]) -> Earlier | None:
+    """The results in these result folders, the last one first; None where there is none.
+
+    All are withdrawn anew, as it is not sure which withdrawal a PACS has got.
+    """
+    found = [(folder, _objects(folder)) for folder in folders]
+    together = tuple(x for _, objects in found for x in objects)
+    for folder, objects in found:
+        file = folder / "dicom" / _FILE
+        withdrawal = file if file.is_file() else None
         report = next((x for x in objects if x.SOPClassUID == Comprehensive3DSRStorage), None)
         if report is not None:
             own = Replaced(str(report.SOPInstanceUID), str(report.SeriesInstanceUID))
-            return Earlier(own, _referenced(report.get("PredecessorDocumentsSequence")), objects, withdrawal)
-        if withdrawal is not None:
-            named = _referenced(dcmread(withdrawal).CurrentRequestedProcedureEvidenceSequence)
-            return None if named is None else Earlier(named, None, (), None)
-    except BROKEN:
-        _LOG.exception("an earlier result cannot be read, and is not named by the one that supersedes it")
+            replaced = _referenced(report.get("PredecessorDocumentsSequence"))
+            return Earlier(own, True, replaced, together, withdrawal)
+        if withdrawal is not None:  # the study was refused, and nothing stands in place of what was there before
+            named = _named_in(withdrawal)
+            if named is not None:
+                return Earlier(named, False, None, together, None)
     return None
+
+
+def _objects(folder: Path) -> list[Dataset]:
+    """What a result folder holds but for its withdrawal of others; nothing where that cannot be read."""
+    try:
+        files = sorted(path for path in (folder / "dicom").glob("*.dcm") if path.name != _FILE)
+        return [dcmread(path, stop_before_pixels=True) for path in files]
+    except BROKEN:
+        _LOG.exception("an earlier result cannot be read, and is not withdrawn by the one that supersedes it")
+        return []
 
 
 def succeeding(identifiers: Identifiers, earlier: Earlier) -> Identifiers:
     """The identifiers of a result that supersedes another: the earlier one's where both are the same answer."""
     same = replace(identifiers, replaces=earlier.replaced)
-    if earlier.objects and same.instance_uid("report") == earlier.report.sop_instance_uid:
+    if earlier.stands and same.instance_uid("report") == earlier.report.sop_instance_uid:
         return same
     return replace(identifiers, replaces=earlier.report)
 
@@ -107,6 +118,15 @@ def withdrawal(objects: Sequence[Dataset], identifiers: Identifiers) -> ko.KeyOb
             del item.ConceptNameCodeSequence
     stamp(made, objects[0], identifiers)
     return made
+
+
+def _named_in(withdrawal: Path) -> Replaced | None:
+    """The report that a withdrawal names; None where it cannot be read."""
+    try:
+        return _referenced(dcmread(withdrawal).CurrentRequestedProcedureEvidenceSequence)
+    except BROKEN:
+        _LOG.exception("an earlier withdrawal cannot be read")
+        return None
 
 
 def _referenced(evidence: Sequence[Dataset] | None) -> Replaced | None:

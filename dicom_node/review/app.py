@@ -16,7 +16,7 @@ from fastapi.templating import Jinja2Templates
 from dicom_node.ledger import Ledger
 from dicom_node.notice import NOT_FOR_DIAGNOSIS
 from dicom_node.results.legend import FINDING_NAMES, percent
-from dicom_node.review.words import OUTCOMES, STATES
+from dicom_node.review.words import OUTCOMES, REQUESTS, STATES
 from dicom_node.worklist import Entry, worklist
 
 _HERE = Path(__file__).parent
@@ -56,7 +56,9 @@ async def _add_headers(request: Request, call_next: Callable[[Request], Awaitabl
 
 def _add_pages(app: FastAPI, ledger: Ledger, data_folder: Path) -> None:
     templates = Jinja2Templates(directory=_HERE / "templates")
-    templates.env.globals.update(outcomes=OUTCOMES, states=STATES, findings=FINDING_NAMES, notice=NOT_FOR_DIAGNOSIS)
+    templates.env.globals.update(
+        outcomes=OUTCOMES, states=STATES, requests=REQUESTS, findings=FINDING_NAMES, notice=NOT_FOR_DIAGNOSIS
+    )
     templates.env.filters.update(day=_day, utc=_utc, mm=_mm, percent=percent)
 
     @app.get("/", response_class=HTMLResponse)

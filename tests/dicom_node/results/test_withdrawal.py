@@ -1,4 +1,4 @@
-"""A result that supersedes another names it, and withdraws what the PACS may hold of it; the same answer does neither."""
+"""A result that supersedes another names it, and withdraws what a PACS may hold of it; the same answer does not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def withdrawn(folder: Path) -> set[str]:
 def chain(made, write):
     """First an answer, then another that supersedes it."""
     first, _ = write(*made.scene("liver_complete"), "first")
-    second, _ = write(*made.scene("liver"), "second", supersedes=first)
+    second, _ = write(*made.scene("liver"), "second", supersedes=[first])
     return first, second
 
 
@@ -51,18 +51,20 @@ def test_the_new_report_names_the_old_one_and_everything_old_is_withdrawn(chain,
 
 def test_the_same_answer_again_is_the_same_objects_and_withdraws_nothing_more(chain, made, write):
     first, second = chain
-    again, _ = write(*made.scene("liver"), "again", supersedes=second)
+    again, _ = write(*made.scene("liver"), "again", supersedes=[second, first])
     assert uids(again) == uids(second)
     assert withdrawn(again) == set(uids(first).values())
-    alone, _ = write(*made.scene("liver_complete"), "alone", supersedes=first)
+    alone, _ = write(*made.scene("liver_complete"), "alone", supersedes=[first])
     assert uids(alone) == uids(first)
     assert "withdrawal.dcm" not in uids(alone)
 
 
 def test_an_answer_that_comes_back_after_it_was_withdrawn_is_new_objects(chain, made, write):
     first, second = chain
-    third, _ = write(*made.scene("liver_complete"), "third", supersedes=second)
-    assert withdrawn(third) == {uid for name, uid in uids(second).items() if name != "withdrawal.dcm"}
+    third, _ = write(*made.scene("liver_complete"), "third", supersedes=[second, first])
+    theirs = {**uids(second)}
+    del theirs["withdrawal.dcm"]
+    assert withdrawn(third) == {*theirs.values(), *uids(first).values()}
     assert not set(uids(third).values()) & set(uids(first).values())
 
 
@@ -70,17 +72,18 @@ def test_a_folder_that_only_withdraws_tells_which_report_is_replaced_next(chain,
     first, second = chain
     (tmp_path / "refused" / "dicom").mkdir(parents=True)
     (second / "dicom" / "withdrawal.dcm").rename(tmp_path / "refused" / "dicom" / "withdrawal.dcm")
-    earlier = read_earlier(tmp_path / "refused")
+    earlier = read_earlier([tmp_path / "refused"])
     report = dcmread(first / "dicom" / "report.dcm")
+    assert not earlier.stands
     assert earlier.report == Replaced(report.SOPInstanceUID, report.SeriesInstanceUID)
-    next_one, _ = write(*made.scene("liver_complete"), "next", supersedes=tmp_path / "refused")
+    next_one, _ = write(*made.scene("liver_complete"), "next", supersedes=[tmp_path / "refused"])
     assert "withdrawal.dcm" not in uids(next_one)
     assert "PredecessorDocumentsSequence" in dcmread(next_one / "dicom" / "report.dcm")
     assert not set(uids(next_one).values()) & set(uids(first).values())
 
 
 def test_what_cannot_be_read_is_not_named(tmp_path):
-    assert read_earlier(tmp_path) is None
+    assert read_earlier([tmp_path]) is None
     (tmp_path / "dicom").mkdir()
     (tmp_path / "dicom" / "report.dcm").write_bytes(b"broken")
-    assert read_earlier(tmp_path) is None
+    assert read_earlier([tmp_path]) is None
