@@ -155,10 +155,10 @@ def ask_commitment(
     request.ReferencedSOPSequence = [_reference(kind, uid) for uid, kind in instances.items()]
     told = threading.Event()
 
-    def on_report(event: Any) -> int:
+    def on_report(event: Any) -> tuple[int, None]:
         status = take_report(event.event_information, reports.reported)
         told.set()
-        return status
+        return status, None
 
     called = Called(destination.ae_title, destination.host, destination.port)
     contexts = [build_context(StorageCommitmentPushModel)]

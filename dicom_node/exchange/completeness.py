@@ -110,7 +110,7 @@ class Completeness:
         question = Question(pacs.name, "count", uid)
         last = self._requests.last(question)
         now = self.ledger.now()
-        if last is None or last.at < study.last_arrival or now >= last.next_at:
+        if last is None or last.at <= study.last_arrival or now >= last.next_at:
             if now < self._silent_until.get(pacs.name, 0.0):
                 return None
             try:

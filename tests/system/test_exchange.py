@@ -101,9 +101,9 @@ class NodeListener:
         self.deposit(event.encoded_dataset(include_meta=True), received_from="ORTHANC")
         return 0
 
-    def _on_report(self, event: Any) -> int:
+    def _on_report(self, event: Any) -> tuple[int, None]:
         assert self.reports is not None
-        return take_report(event.event_information, self.reports.reported)
+        return take_report(event.event_information, self.reports.reported), None
 
 
 @pytest.fixture(scope="module")
