@@ -181,11 +181,13 @@ class Ledger:
         with self._engine.begin() as connection:
             connection.execute(update(STUDIES).where(as_seen).values({"held": held} if held else _COMPLETE))
 
-    def release(self, study_instance_uid: str) -> None:
-        """Record that a person wants a held study assessed as it is. Another image revokes that."""
-        mine = (STUDIES.c.study_instance_uid == study_instance_uid) & ~STUDIES.c.complete
+    def release(self, study_instance_uid: str) -> bool:
+        """Record that a person wants a held study assessed as it is; False where it is not held. Another image revokes
+        that.
+        """
+        mine = (STUDIES.c.study_instance_uid == study_instance_uid) & ~STUDIES.c.complete & (STUDIES.c.held != "")
         with self._engine.begin() as connection:
-            connection.execute(update(STUDIES).where(mine).values(released=True))
+            return bool(connection.execute(update(STUDIES).where(mine).values(released=True)).rowcount)
 
     def studies(self) -> list[Study]:
         return [Study(**row) for row in self._rows(STUDIES)]

@@ -134,7 +134,7 @@ class Fetcher:
         for uid in lacked:
             state, text = self._bring(_Task("followup", uid, plan), pacs)
             self._requests.record(Question(pacs.name, "followup", uid), state, text)
-        return "answered", f"{pacs.ae_title} had {len(lacked)} earlier follow-ups that were not here."
+        return "answered", f"Earlier follow-ups that {pacs.ae_title} had and the node lacked: {len(lacked)}."
 
     def _earliest_before(self, study: Study) -> str:
         """The day from which on earlier follow-ups are looked for."""

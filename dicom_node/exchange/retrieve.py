@@ -34,7 +34,7 @@ from dicom_node.exchange.answers import NoAnswer, Wanted
 from dicom_node.exchange.association import Called, associated
 from dicom_node.records import IMAGE_CLASSES
 
-#: One context for each class and syntax: the PACS then sends what it keeps as it keeps it. 7 classes and 13 syntaxes
+#: One context for each class and syntax: the PACS then sends what it keeps as it keeps it. 7 classes and 12 syntaxes
 #: stay below the 128 contexts of an association.
 _CLASSES = sorted({*IMAGE_CLASSES, str(SecondaryCaptureImageStorage)})
 _SYNTAXES = (

@@ -50,6 +50,7 @@ def web_client(url: str, token_file: str) -> Iterator[httpx.Client]:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs the address of each request: patient IDs in QIDO
     try:
         headers = {"Authorization": f"Bearer {_token(token_file)}"} if token_file else {}
+        # The system's own authorities, as a site's PACS is seldom certified by a public one; plain HTTP has none.
         verify: ssl.SSLContext | bool = ssl.create_default_context() if url.startswith("https:") else False
         base = url.rstrip("/") + "/"
         with httpx.Client(base_url=base, headers=headers, timeout=_TIMEOUT, trust_env=False, verify=verify) as client:

@@ -8,13 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from dicom_node.cli import app
 from dicom_node.exchange import completeness
 from dicom_node.exchange.answers import NoAnswer, RemoteInstance, RemoteSeries
 from dicom_node.exchange.completeness import Completeness
 from dicom_node.identity import identity_of
 from dicom_node.peers import CompleteSettings, ExpectedSeries, Pacs
 from dicom_node.plans import register_plan
+from dicom_node.refusal import Refused
 from dicom_node.settings import ListenerSettings
 from dicom_node.worklist import worklist
 
@@ -173,3 +176,18 @@ def test_what_arrives_while_it_is_judged_is_not_overlooked(scene):
     one.arrive([3], received_from="SCANNER")
     one.ledger.settle(as_seen)
     assert not one.ledger.studies()[0].complete
+
+
+def test_the_command_releases_a_held_study_and_no_other(scene, tmp_path):
+    one = scene()
+    one.images_there = 9
+    one.arrive(range(3))
+    assert one.after(31).held
+    uid = one.ledger.studies()[0].study_instance_uid
+    (tmp_path / "node.toml").write_text('data_folder = "data"')
+    run = CliRunner().invoke
+    done = run(app, ["release", uid, "--config", str(tmp_path / "node.toml")])
+    assert done.exit_code == 0, done.output
+    assert one.after(0).complete
+    again = run(app, ["release", uid, "--config", str(tmp_path / "node.toml")])
+    assert isinstance(again.exception, Refused)
