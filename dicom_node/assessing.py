@@ -28,12 +28,14 @@ def assess_files(  # noqa: PLR0913 (what the command line's `assess` takes)
     previous: Sequence[Path],
     out: Path,
     simulation: SimulatedZone | None = None,
+    supersedes: Sequence[Path] = (),
     progress: Callable[[str], None] = lambda _stage: None,
 ) -> dict[str, Any]:
     """The `assessment.json` document of one follow-up, after its whole result folder has appeared at `out`.
 
     plan: the `plan.json`; baseline, followup: DICOM files (anything else among them is noted and skipped); previous:
-    result folders of earlier follow-ups of the plan; simulation: how a zone is simulated where the plan brings none.
+    result folders of earlier follow-ups of the plan; simulation: how a zone is simulated where the plan brings none;
+    supersedes: the result folders of earlier assessments of this follow-up, the last one first, which this withdraws.
     Raises `Refused` for input that cannot be used, and at once where
     no result can appear at `out`; then `out` is left as it was. A follow-up that cannot be assessed is a result like
     any other.
@@ -58,7 +60,15 @@ def assess_files(  # noqa: PLR0913 (what the command line's `assess` takes)
     assessment = assess(study.case, simulation=simulation_of(site), clock=time.monotonic, progress=progress)
     progress("write")
     settings = settings_in_use(site)
-    return write_results(assessment, study, out, earlier_timing_s=before, started=started, settings=settings)
+    return write_results(
+        assessment,
+        study,
+        out,
+        earlier_timing_s=before,
+        started=started,
+        settings=settings,
+        supersedes=supersedes,
+    )
 
 
 def simulation_of(site: SimulatedZone) -> SimulationSettings:

@@ -36,6 +36,8 @@ class Job:
     previous: tuple[str, ...]
     out: str
     simulation: SimulatedZone = field(default_factory=SimulatedZone)
+    supersedes: tuple[str, ...] = ()
+    """The result folders of earlier assessments of the same follow-up, the last one first."""
 
 
 def assess_in_child(
@@ -124,6 +126,7 @@ def answer_one(assess: Callable[..., dict[str, Any]]) -> None:
             previous=[Path(path) for path in job["previous"]],
             out=Path(job["out"]),
             simulation=SimulatedZone(**job["simulation"]),
+            supersedes=[Path(path) for path in job["supersedes"]],
         )
         answer = {"document": document}
     except Refused as refused:

@@ -273,6 +273,18 @@ def batch(
 
 
 @app.command()
+def release(
+    study: Annotated[str, typer.Argument(help="The Study Instance UID, as the review page shows it.")],
+    config: Config = None,
+) -> None:
+    """Have a held study assessed as it is, though images of it seem to be missing."""
+    with _ledger(config) as (_, ledger):
+        if not ledger.release(study):
+            raise Refused("not_held", f"There is no held study {study}; the review page shows those there are.")
+    typer.echo(f"The study is assessed as it is, until another image of it comes. {NOT_FOR_DIAGNOSIS}")
+
+
+@app.command()
 def demo(
     out: Annotated[Path | None, typer.Option(help="Where everything is kept; else a new temporary folder.")] = None,
     keep_running: Annotated[bool, typer.Option("--keep-running", help="Leave the review page up.")] = False,

@@ -29,6 +29,9 @@ SIMULATION = Code("SIMULAT", PRIVATE_SCHEME, "Simulation of heat transfer in tis
 INDEX_TUMOR = Code("INDEXTUM", PRIVATE_SCHEME, "Index tumor mapped onto follow-up")
 UNCOVERED_TUMOR = Code("UNCOVTUM", PRIVATE_SCHEME, "Index tumor outside ablation zone")
 
+# What is withdrawn
+REJECTED_FOR_QUALITY = Code("113001", "DCM", "Rejected for Quality Reasons")  # CID 7010, IHE IOCM
+
 # What is measured
 VOLUME = Code("118565006", "SCT", "Volume")  # CID 7472
 LONGEST_DIAMETER = Code("L0JK", "IBSI", "Maximum 3D Diameter of a Mesh")  # CID 7470

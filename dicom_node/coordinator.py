@@ -32,7 +32,6 @@ class Coordinator:
             self._submitted.clear()  # whoever holds it may do other things with them
             return
         self._take_over_from_the_lost()
-        self._ledger.complete_quiet_studies(self._settings.listener.quiet_time_s)
         due = route(self._ledger, self._order, permitted=self._claims.holds(ROUTING))
         self._submit([record for record in due if record.assessment_id not in self._submitted])
         self._look_after([record for record in due if record.assessment_id in self._submitted])

@@ -37,6 +37,7 @@ def identity_of(dataset: Dataset) -> Identity:
         series_instance_uid=text("SeriesInstanceUID"),
         patient_id=text("PatientID"),
         acquired=acquired.strftime("%Y%m%d") if acquired else "",
+        issuer_of_patient_id=text("IssuerOfPatientID"),
     )
 
 

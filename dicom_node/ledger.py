@@ -31,6 +31,8 @@ from dicom_node.records import (
 from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, PLANS, SENDS, STUDIES, open_engine, reaching
 from dicom_node.settings import Settings
 
+_COMPLETE = {"complete": True, "held": ""}
+
 
 class Ledger:
     """The node's record in a database. clock: seconds since the epoch."""
@@ -65,13 +67,14 @@ class Ledger:
         rows = self._rows(INSTANCES, INSTANCES.c.study_instance_uid == study_instance_uid)
         return sorted((_instance(row) for row in rows), key=lambda instance: instance.sop_instance_uid)
 
-    def arrived(self, identity: Identity, path: Path, *, sha256: str = "") -> bool:
+    def arrived(self, identity: Identity, path: Path, *, sha256: str = "", received_from: str = "") -> bool:
         """Whether the instance is new. A new image reopens its study, as a new revision if that was complete.
 
         Other objects do not: the PACS may hand our own results back to us, and they must not start us again.
+        received_from: the AE title of the system that brought it.
         """
         with self._engine.begin() as connection:
-            return bool(self._arrive(connection, [Arrival(identity, path, sha256)]))
+            return bool(self._arrive(connection, [Arrival(identity, path, sha256, received_from=received_from)]))
 
     def arrived_together(self, arrivals: Iterable[Arrival]) -> list[Arrival]:
         """Those that were already known, under another path; all in one transaction."""
@@ -95,7 +98,7 @@ class Ledger:
                 self._raise_revision(connection, before)
             self._arrive(connection, [arrival])
             mine = STUDIES.c.study_instance_uid == arrival.identity.study_instance_uid
-            connection.execute(update(STUDIES).where(mine).values(patient_id=arrival.identity.patient_id))
+            connection.execute(update(STUDIES).where(mine).values(_patient_of(arrival.identity)))
 
     def noted(self, arrival: Arrival) -> None:
         """Record where a known instance lies and how its file looks; its content is what it was."""
@@ -149,6 +152,7 @@ class Ledger:
                 "acquired": identity.acquired if identity.is_image else "",
                 "seen": arrival.seen,
                 "head_sha256": arrival.head_sha256,
+                "received_from": arrival.received_from or None,
             }
         if not rows:
             return set()
@@ -167,15 +171,19 @@ class Ledger:
         now = self._clock()
         routed = not all(arrival.path.is_absolute() for arrival in arrivals)  # what is read in place is an archive's
         priority = ROUTED_PRIORITY if routed else ARCHIVE_PRIORITY
-        study = Study(study_instance_uid, arrivals[0].identity.patient_id, "", 0, 1, False, now, priority)
+        patient_id = arrivals[0].identity.patient_id
+        study = Study(study_instance_uid, patient_id, "", 0, 1, False, now, priority=priority)
         images = [arrival.identity for arrival in arrivals if arrival.identity.is_image]
         changed: dict[str, Any] = {"last_arrival": now}
         if routed:
             changed["priority"] = ROUTED_PRIORITY
+        if issuer := next((x.identity.issuer_of_patient_id for x in arrivals if x.identity.issuer_of_patient_id), ""):
+            known = STUDIES.c.issuer_of_patient_id
+            changed["issuer_of_patient_id"] = case((known == "", issuer), else_=known)
         if images:
             changed["images"] = STUDIES.c.images + len(images)
             changed["revision"] = case((STUDIES.c.complete, STUDIES.c.revision + 1), else_=STUDIES.c.revision)
-            changed["complete"] = False
+            changed |= {"complete": False, "held": "", "released": False}
         if acquired := min((identity.acquired for identity in images if identity.acquired), default=""):
             first = (STUDIES.c.acquired == "") | (STUDIES.c.acquired > acquired)
             changed["acquired"] = case((first, acquired), else_=STUDIES.c.acquired)
@@ -205,17 +213,30 @@ class Ledger:
         found = self._rows(CONFLICTS, CONFLICTS.c.study_instance_uid == study_instance_uid)
         return sorted(found, key=lambda row: (row["arrived_at"], row["sop_instance_uid"], row["sha256"]))
 
-    def complete_quiet_studies(self, quiet_time_s: float) -> None:
-        """Call complete every study of which nothing arrived for the quiet time."""
-        quiet = ~STUDIES.c.complete & (STUDIES.c.last_arrival <= self._clock() - quiet_time_s)
-        with self._engine.begin() as connection:
-            connection.execute(update(STUDIES).where(quiet).values(complete=True))
-
     def complete(self, study_instance_uids: Sequence[str]) -> None:
         """Call these studies complete now: an archive has no more of them."""
         with self._engine.begin() as connection:
             for uid in study_instance_uids:
-                connection.execute(update(STUDIES).where(STUDIES.c.study_instance_uid == uid).values(complete=True))
+                connection.execute(update(STUDIES).where(STUDIES.c.study_instance_uid == uid).values(_COMPLETE))
+
+    def incomplete_studies(self) -> list[Study]:
+        return [Study(**row) for row in self._rows(STUDIES, ~STUDIES.c.complete)]
+
+    def settle(self, study: Study, *, held: str = "") -> None:
+        """Call a study complete, or held for a reason, unless something arrived since it was looked at."""
+        as_seen = (STUDIES.c.study_instance_uid == study.study_instance_uid) & (
+            STUDIES.c.last_arrival == study.last_arrival
+        )
+        with self._engine.begin() as connection:
+            connection.execute(update(STUDIES).where(as_seen).values({"held": held} if held else _COMPLETE))
+
+    def release(self, study_instance_uid: str) -> bool:
+        """Record that a person wants a held study assessed as it is; False where it is not held. Another image revokes
+        that.
+        """
+        mine = (STUDIES.c.study_instance_uid == study_instance_uid) & ~STUDIES.c.complete & (STUDIES.c.held != "")
+        with self._engine.begin() as connection:
+            return bool(connection.execute(update(STUDIES).where(mine).values(released=True)).rowcount)
 
     def studies(self) -> list[Study]:
         return [Study(**row) for row in self._rows(STUDIES)]
@@ -321,6 +342,11 @@ class Ledger:
             raise KeyError(assessment_id)
         return _assessment(rows[0])
 
+    def assessments_of(self, study_instance_uid: str, plan_id: str) -> list[AssessmentRecord]:
+        """Every assessment of a study against a plan, superseded ones too."""
+        mine = (ASSESSMENTS.c.study_instance_uid == study_instance_uid) & (ASSESSMENTS.c.plan_id == plan_id)
+        return [_assessment(row) for row in self._rows(ASSESSMENTS, mine)]
+
     def current_assessments(self, *, with_documents: bool = True) -> list[AssessmentRecord]:
         """The assessments that nothing has superseded: at most one for each study and plan."""
         columns = [c for c in ASSESSMENTS.c if with_documents or c.name != "document"]
@@ -351,6 +377,16 @@ class Ledger:
         with self._engine.connect() as connection:
             return [Send(**row) for row in connection.execute(query).mappings()]
 
+    # -- for those who keep further tables in the same database
+
+    def now(self) -> float:
+        return self._clock()
+
+    def upsert(self, connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+        """Insert a row, or put it in place of the one with the same primary key."""
+        insert = self._insert(table).values(row)
+        connection.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=row))
+
     def _rows(self, table: Table, where: Any = None) -> list[dict[str, Any]]:
         query = select(table) if where is None else select(table).where(where)
         with self._engine.connect() as connection:
@@ -369,6 +405,10 @@ def open_ledger(settings: Settings) -> Ledger:
     settings.data_folder.mkdir(parents=True, exist_ok=True)
     with reaching(settings.ledger_url):
         return Ledger(settings.ledger_url, clock=time.time)
+
+
+def _patient_of(identity: Identity) -> dict[str, str]:
+    return {"patient_id": identity.patient_id, "issuer_of_patient_id": identity.issuer_of_patient_id}
 
 
 def _instance(row: Mapping[str, Any]) -> Instance:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dicom_node.claims import Station
+from dicom_node.exchange.answers import NoAnswer
+from dicom_node.exchange.commitment import Commitment
+from dicom_node.exchange.stow import deliver
 from dicom_node.records import Send, SendState
-from dicom_node.send import NotSent, send_files
+from dicom_node.send import NotSent
 from dicom_node.settings import Destination
 
 _LOG = logging.getLogger("marginwatch.outbox")
@@ -50,12 +54,13 @@ class Outbox:
     Everything owed is tried at once after the start; the waits between two tries are kept in memory only.
     """
 
-    def __init__(self, station: Station, *, back_off: BackOff, send: Callable[..., int] = send_files) -> None:
+    def __init__(self, station: Station, *, back_off: BackOff, send: Callable[..., int] = deliver) -> None:
         self._ledger = station.ledger
         self._claims = station.claims
         self._data_folder = station.settings.data_folder
         self._destinations = station.settings.send
         self._calling_ae_title = station.settings.listener.ae_title
+        self._commitment = Commitment(self._ledger, self._calling_ae_title)
         self._back_off = back_off
         self._send = send
         self._stop = threading.Event()
@@ -105,7 +110,12 @@ class Outbox:
             files = sorted(folder.glob("*.dcm"))
             if not files:
                 raise NotSent(f"there are no objects in {folder}")
+            if owed.state == "stored" and destination.storage_commitment:
+                return self._committed(destination, owed, files)
             count = self._send(files, destination, calling_ae_title=self._calling_ae_title)
+            if destination.storage_commitment:
+                self._record(destination, owed, "stored", f"{count} objects stored; storage commitment is awaited")
+                return self._committed(destination, owed, files)
         except Exception as problem:  # noqa: BLE001  a worker: whatever a peer or a bug brings, it goes on
             if not self._stop.is_set():
                 _LOG.warning("results were not sent and will be sent again: %s", problem)
@@ -113,6 +123,14 @@ class Outbox:
             return False
         self._record(destination, owed, "sent", f"{count} objects")
         return True
+
+    def _committed(self, destination: Destination, owed: Send, files: Sequence[Path]) -> bool:
+        """Whether the destination has committed itself to keep what it has stored."""
+        try:
+            return self._commitment.seek(owed, destination, files)
+        except NoAnswer as problem:  # the objects are there; only the commitment is asked for again
+            self._record(destination, owed, "stored", f"stored; storage commitment cannot be asked for: {problem}")
+            return False
 
     def _record(self, destination: Destination, owed: Send, state: SendState, text: str) -> None:
         if not self._claims.sent(owed, lease=_lease(destination), state=state, text=text, at=time.time()):

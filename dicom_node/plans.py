@@ -14,7 +14,7 @@ from dicom_node.decode.plan import PlanFile, check_regions, read_plan_file, regi
 from dicom_node.decode.regions import RegionSource, region_file, region_frame_uid
 from dicom_node.durable import clear_leftovers, whole_folder
 from dicom_node.ledger import Ledger
-from dicom_node.records import RegisteredPlan
+from dicom_node.records import RegisteredPlan, same_patient
 from dicom_node.refusal import Refused
 
 PlanChange = Literal["registered", "unchanged", "replaced"]
@@ -49,6 +49,7 @@ def register_plan(
         digest=digest.hexdigest(),
         folder=f"plans/{digest.hexdigest()[:16]}",
         added_at=0.0,
+        issuer_of_patient_id=plan.issuer_of_patient_id,
     )
     _write_folder(data_folder / registered.folder, contents)
     ledger.add_plan(registered)
@@ -82,9 +83,10 @@ class _Held:
         instance = self.ledger.instance(sop_instance_uid)
         return None if instance is None else self._header(instance.path)
 
-    def registrations(self, patient_id: str) -> Iterable[Header]:
+    def registrations(self, plan: PlanFile) -> Iterable[Header]:
         """The patient's registration objects."""
-        studies = [s.study_instance_uid for s in self.ledger.studies() if s.patient_id == patient_id]
+        patient = plan.patient_id, plan.issuer_of_patient_id
+        studies = [s.study_instance_uid for s in self.ledger.studies() if same_patient(*patient, s)]
         for instance in (i for uid in studies for i in self.ledger.instances(uid)):
             header = self._header(instance.path) if instance.sop_class_uid in REGISTRATION_CLASSES else None
             if header is not None:
@@ -116,7 +118,7 @@ def _regions(plan: PlanFile, held: _Held, objects: Mapping[str, Path] | None) ->
         header = headers.get(uid) or held.instance(uid)
         if header is not None:
             headers[uid] = header
-    for link in held.registrations(plan.patient_id):
+    for link in held.registrations(plan):
         headers.setdefault(link.text("SOPInstanceUID"), link)
     return replace(region_source(plan, headers.values()), absent=_ABSENT)
 

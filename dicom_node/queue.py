@@ -17,9 +17,14 @@ from typing import Any
 
 from dicom_node.attempt import DATABASE_AWAY, Attempts
 from dicom_node.child import assess_in_child
-from dicom_node.claims import Claims, Station
+from dicom_node.claims import ROUTING, Claims, Station
 from dicom_node.coordinator import Coordinator
 from dicom_node.engine import Engine, Limits
+from dicom_node.exchange.completeness import Completeness
+from dicom_node.exchange.deposit import Keep
+from dicom_node.exchange.fetcher import Fetcher
+from dicom_node.exchange.rounds import Rounds
+from dicom_node.exchange.stow import deliver
 from dicom_node.ledger import Ledger
 from dicom_node.liveness import Watch, host_name, new_worker_id, on_the_same_machine
 from dicom_node.lock import WorkerLock
@@ -28,8 +33,8 @@ from dicom_node.records import WorkerRecord
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order
 from dicom_node.schema import reaching
-from dicom_node.send import send_files
 from dicom_node.settings import Settings
+from dicom_node.store import Store
 
 _LOG = logging.getLogger("marginwatch.queue")
 
@@ -38,6 +43,7 @@ _LOOK_AT_CHILDREN_EVERY_S = 0.4
 #: While the database is away.
 _ASK_AGAIN_AFTER_S = 1.0
 _BEGIN_ANEW_AFTER = BackOff(first_s=0.5, longest_s=10.0)
+_FETCH_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Tools:
     """What the worker calls; replaced in tests."""
 
     assess: Callable[..., dict[str, Any]] = assess_in_child
-    send: Callable[..., int] = send_files
+    send: Callable[..., int] = deliver
     back_off: BackOff = field(default_factory=BackOff)
 
 
@@ -120,6 +126,7 @@ class _Shift:
         self._watch = Watch(lost_after_s=self._settings.takeover_after_s, look_every_s=self._settings.heartbeat_s)
         self._attempts = Attempts(station, tools.assess)
         self._outbox = Outbox(station, back_off=tools.back_off, send=tools.send)
+        self._rounds = self._rounds_of(settings, ledger)
         self._stop = threading.Event()
         self._beats_at_s = time.monotonic()
         self._data_folder = settings.data_folder
@@ -138,10 +145,28 @@ class _Shift:
         self._router = threading.Thread(target=self._route_until_stopped, name="router", daemon=True)
         self._router.start()
         self._outbox.start()
+        for rounds in self._rounds:
+            rounds.start()
+
+    def _rounds_of(self, settings: Settings, ledger: Ledger) -> tuple[Rounds, ...]:
+        """What looks again and again whether studies are whole and what is lacking; the elected worker's."""
+
+        def elected() -> bool:
+            return self._claims.lease(ROUTING)
+
+        store = Store(settings.data_folder, minimum_free_bytes=int(settings.listener.minimum_free_gib * 2**30))
+        completeness = Completeness(settings, ledger)
+        fetcher = Fetcher(settings, ledger, Keep(store, ledger, settings.data_folder / "fetching"))
+        return (
+            Rounds("completeness", completeness.look, every_s=_ROUTE_EVERY_S, may_run=elected),
+            Rounds("fetch", fetcher.look, every_s=_FETCH_EVERY_S, may_run=elected),
+        )
 
     def end(self) -> None:
         self._stop.set()
         self._attempts.stop()
+        for rounds in self._rounds:
+            rounds.stop()
         self._router.join()
         self._outbox.stop()
         self._engine.close()

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from dicom_node.refusal import Refused
 
 AssessmentState = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
-SendState = Literal["pending", "sent", "failed"]
+#: stored: taken by the peer, which has yet to commit itself to keep it.
+SendState = Literal["pending", "stored", "sent", "failed"]
 ENDED: tuple[AssessmentState, ...] = ("done", "refused", "failed", "cancelled")
 #: What an assessment needs while it runs; the engine has a queue for each. Sending is the outbox's.
 Resource = Literal["cpu", "gpu"]
@@ -36,7 +37,10 @@ IMAGE_CLASSES = frozenset(
 
 @dataclass(frozen=True)
 class Identity:
-    """The identity of one instance; UIDs are safe as file names. acquired: YYYYMMDD, or empty when unknown."""
+    """The identity of one instance; UIDs are safe as file names. acquired: YYYYMMDD, or empty when unknown.
+
+    issuer_of_patient_id: whose patient ID it is; empty where the instance does not say.
+    """
 
     sop_instance_uid: str
     sop_class_uid: str
@@ -44,6 +48,7 @@ class Identity:
     series_instance_uid: str
     patient_id: str
     acquired: str
+    issuer_of_patient_id: str = ""
 
     def __post_init__(self) -> None:
         for name in ("sop_instance_uid", "sop_class_uid", "study_instance_uid", "series_instance_uid"):
@@ -58,7 +63,11 @@ class Identity:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as received. complete: nothing more arrived for the quiet time; revision: grows when something does."""
+    """A study as received. complete: it can be assessed; revision: grows when more arrives after that.
+
+    held: why it is not called complete though nothing more arrives, a sentence; released: whether a person said that it
+    is to be assessed as it is.
+    """
 
     study_instance_uid: str
     patient_id: str
@@ -67,6 +76,9 @@ class Study:
     revision: int
     complete: bool
     last_arrival: float
+    issuer_of_patient_id: str = ""
+    held: str = ""
+    released: bool = False
     priority: int = ROUTED_PRIORITY
     """The lower, the sooner it is assessed."""
 
@@ -85,6 +97,7 @@ class Instance:
     head_sha256: str = ""
     sop_class_uid: str = ""
     series_instance_uid: str = ""
+    received_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,7 @@ class Arrival:
 
     seen, head_sha256: for a file that is read in place, its size and time, and the hash of what precedes the data set;
     by these it is noticed when the file is changed.
+    received_from: the AE title of the system that brought it; empty where that is not known.
     """
 
     identity: Identity
@@ -100,6 +114,7 @@ class Arrival:
     sha256: str = ""
     seen: str = ""
     head_sha256: str = ""
+    received_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +128,7 @@ class RegisteredPlan:
     digest: str
     folder: str
     added_at: float
+    issuer_of_patient_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,3 +185,9 @@ class WorkerRecord:
     gpus: int
     beat: int = 0
     lost: bool = False
+
+
+def same_patient(patient_id: str, issuer: str, plan: RegisteredPlan | Study) -> bool:
+    """Whether a patient ID, by whom it was issued, is the plan's or study's; an issuer that is not said is any."""
+    other = plan.issuer_of_patient_id
+    return patient_id == plan.patient_id and (not issuer or not other or issuer == other)

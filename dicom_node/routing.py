@@ -11,13 +11,13 @@ from typing import Literal
 from sqlalchemy import ColumnElement
 
 from dicom_node.ledger import Ledger
-from dicom_node.records import ENDED, AssessmentRecord, RegisteredPlan, Study
+from dicom_node.records import ENDED, AssessmentRecord, RegisteredPlan, Study, same_patient
 
 Relation = Literal["baseline", "followup", "before_procedure", "no_images", "other_patient"]
 #: `queued_at` of an assessment that the ledger does not know yet.
 _NEW = 0.0
 
-Wait = Literal["receiving", "waiting_for_baseline", "waiting_for_earlier"]
+Wait = Literal["receiving", "held", "waiting_for_baseline", "waiting_for_earlier"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,18 @@ def relation(study: Study, plan: RegisteredPlan) -> Relation:
     """What the study is to the plan. A study without a date counts as a follow-up: decoding it says what is wrong."""
     if study.study_instance_uid == plan.baseline_study_instance_uid:
         return "baseline"
-    if study.patient_id != plan.patient_id:
+    if not same_patient(study.patient_id, study.issuer_of_patient_id, plan):
         return "other_patient"
     if not study.images:
         return "no_images"
     if study.acquired and study.acquired < plan.procedure_date:
         return "before_procedure"
     return "followup"
+
+
+def may_have_earlier(study: Study, plan: RegisteredPlan) -> bool:
+    """Whether the study is a follow-up of the plan before which there may be others."""
+    return relation(study, plan) == "followup" and study.acquired > plan.procedure_date
 
 
 def due(ledger: Ledger, order: Order) -> list[AssessmentRecord]:
@@ -93,7 +98,7 @@ def waits(plan: RegisteredPlan, studies: StudyIndex, ended: set[str]) -> Iterato
     earlier_open = False
     for study in studies.followups(plan):
         if not study.complete:
-            yield study, "receiving"
+            yield study, "held" if study.held else "receiving"
         elif not baseline_ready:
             yield study, "waiting_for_baseline"
         elif earlier_open:

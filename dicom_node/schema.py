@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    false,
     inspect,
     make_url,
     text,
@@ -42,6 +43,10 @@ STUDIES = Table(
     Column("complete", Boolean, nullable=False),
     Column("last_arrival", Float, nullable=False),
     Column("priority", Integer, nullable=False, server_default="1"),
+    Column("issuer_of_patient_id", Text, nullable=False, server_default=""),
+    # Why a study is not called complete though nothing more arrives; and whether a person said that it is to be used.
+    Column("held", Text, nullable=False, server_default=""),
+    Column("released", Boolean, nullable=False, server_default=false()),
 )
 
 INSTANCES = Table(
@@ -58,6 +63,8 @@ INSTANCES = Table(
     # Of a file that is read in place: size and time when it was last read, and the hash of what precedes the data set.
     Column("seen", String(64), nullable=False, server_default=""),
     Column("head_sha256", String(64), nullable=False, server_default=""),
+    # The AE title of the system that brought it; NULL where that is not known.
+    Column("received_from", String(16)),
 )
 
 CONFLICTS = Table(
@@ -80,6 +87,7 @@ PLANS = Table(
     Column("digest", String(64), nullable=False),
     Column("folder", Text, nullable=False),
     Column("added_at", Float, nullable=False),
+    Column("issuer_of_patient_id", Text, nullable=False, server_default=""),
 )
 
 ASSESSMENTS = Table(
@@ -116,6 +124,32 @@ SENDS = Table(
     Column("state", String(16), nullable=False),
     Column("text", Text, nullable=False),
     Column("at", Float, nullable=False),
+)
+
+# What other systems were asked for, and what came of it. subject: the study that is wanted, or on whose account.
+REQUESTS = Table(
+    "requests",
+    METADATA,
+    Column("peer", Text, primary_key=True),
+    Column("purpose", String(16), primary_key=True),
+    Column("subject", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("next_at", Float, nullable=False),
+)
+
+# Storage commitment that was asked of a destination, by the transaction's UID.
+COMMITMENTS = Table(
+    "commitments",
+    METADATA,
+    Column("transaction_uid", String(64), primary_key=True),
+    Column("assessment_id", String(64), nullable=False, index=True),
+    Column("destination", Text, nullable=False),
+    Column("instances", Text, nullable=False),
+    Column("asked_at", Float, nullable=False),
+    Column("state", String(16), nullable=False),
 )
 
 USERS = Table(

@@ -15,6 +15,8 @@ from pynetdicom.presentation import build_context
 from dicom_node.settings import Destination
 
 _TIMEOUT_S = 30.0
+#: The peer has an instance of this UID: it took ours, and its answer was lost.
+DUPLICATE = 0x0111
 _WARNINGS = range(0xB000, 0xC000)
 
 
@@ -56,7 +58,7 @@ def send_files(files: Sequence[Path], destination: Destination, *, calling_ae_ti
                 raise NotSent(f"{destination.name} does not take {file.name}: {problem}") from None
             if status is None:
                 raise NotSent(f"{destination.name} broke the association off at {file.name}")
-            if status != 0x0000 and status not in _WARNINGS:
+            if status not in (0x0000, DUPLICATE) and status not in _WARNINGS:
                 raise NotSent(f"{destination.name} answered {status:#06x} to {file.name}")
     finally:
         association.release()

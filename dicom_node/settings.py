@@ -12,6 +12,9 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from dicom_node.peers import CompleteSettings, FetchSettings, Pacs, check_url
+from dicom_node.peers import check_ae_title as _check_ae_title
+from dicom_node.peers import check_port as _check_port
 from dicom_node.refusal import Refused
 
 DEFAULT_DATA_FOLDER = Path("~/.local/share/marginwatch")
@@ -207,15 +210,29 @@ class Destination:
     """A PACS that the results are sent to."""
 
     ae_title: str
-    host: str
-    port: int
+    host: str = ""
+    port: int = 0
+    storage_commitment: bool = False
+    """Whether a result counts as sent only once the PACS has committed itself to keep it."""
+    dicomweb_url: str = ""
+    """Where not empty, results go there by STOW-RS, and not by C-STORE."""
+    token_file: str = ""
+    """A file with the bearer token for `dicomweb_url`; empty: none is shown."""
 
     def __post_init__(self) -> None:
         _check_ae_title("send.ae_title", self.ae_title)
+        check_url("send.dicomweb_url", self.dicomweb_url)
+        if self.dicomweb_url and not self.storage_commitment:
+            return
+        for key, value in (("host", self.host), ("port", self.port)):
+            if not value:
+                raise ValueError(f"send.{key} is missing")
         _check_port("send.port", self.port)
 
     @property
     def name(self) -> str:
+        if self.dicomweb_url:
+            return f"{self.ae_title}@{self.dicomweb_url}"
         return f"{self.ae_title}@{self.host}:{self.port}"
 
 
@@ -230,6 +247,9 @@ class Settings:
     audit: AuditSettings = field(default_factory=AuditSettings)
     logs: LogSettings = field(default_factory=LogSettings)
     send: tuple[Destination, ...] = ()
+    complete: CompleteSettings = field(default_factory=CompleteSettings)
+    fetch: FetchSettings = field(default_factory=FetchSettings)
+    pacs: tuple[Pacs, ...] = ()
 
     @property
     def ledger_url(self) -> str:
@@ -257,8 +277,12 @@ def load_settings(file: Path | None) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as problem:
         raise Refused("bad_settings", f"{file.name}: {problem}.") from None
     folder = settings.data_folder.expanduser()
+    send = tuple(_from_folder(x, file.parent, "token_file") for x in settings.send)
+    pacs = tuple(_from_folder(x, file.parent, "token_file") for x in settings.pacs)
     return replace(
         settings,
+        send=send,
+        pacs=pacs,
         data_folder=(file.parent / folder).resolve(),
         simulation=_from_folder(settings.simulation, file.parent, "probes"),
         review=_from_folder(settings.review, file.parent, "tls_certificate", "tls_key", "metrics_token_file"),
@@ -316,13 +340,3 @@ def _expect(value: Any, kind: type, key: str) -> Any:
     if type(value) is not kind:
         raise ValueError(f"{key} must be {names[kind]}")
     return value
-
-
-def _check_port(key: str, port: int) -> None:
-    if not 1 <= port <= 65535:
-        raise ValueError(f"{key} must be 1 to 65535")
-
-
-def _check_ae_title(key: str, title: str) -> None:
-    if not 1 <= len(title.strip()) <= 16 or "\\" in title or not title.isascii() or not title.isprintable():
-        raise ValueError(f"{key} must be 1 to 16 printable ASCII characters without a backslash")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from dicom_node.exchange.requests import Request, requests_by_subject
 from dicom_node.ledger import Ledger
 from dicom_node.records import ENDED, AssessmentRecord, RegisteredPlan, Study
 from dicom_node.routing import StudyIndex, relation, waits
@@ -13,6 +14,7 @@ from pipeline.assessment import URGENCY
 
 StudyState = Literal[
     "receiving",
+    "held",
     "waiting_for_baseline",
     "waiting_for_earlier",
     "queued",
@@ -28,6 +30,7 @@ StudyState = Literal[
 ]
 #: Studies nobody has to look at come last; those not assessed for a fault stand with the not assessable ones.
 _STATE_ORDER: tuple[StudyState, ...] = (
+    "held",
     "running",
     "queued",
     "waiting_for_earlier",
@@ -53,6 +56,8 @@ class Entry:
     record: AssessmentRecord | None = None
     document: Mapping[str, Any] = field(default_factory=dict)
     """The `assessment.json`; empty while there is none."""
+    requests: tuple[Request, ...] = ()
+    """What PACSs were asked for on its account."""
 
     @property
     def outcome(self) -> str | None:
@@ -84,6 +89,8 @@ class Entry:
             "reasons": self.document.get("reasons", []),
             "error": error,
             "conflicting_instances": self.conflicts,
+            "held": self.study.held,
+            "requests": [vars(request) for request in self.requests],
         }
 
 
@@ -96,6 +103,7 @@ def worklist(ledger: Ledger, *, with_documents: bool = True) -> list[Entry]:
     records = {(r.study_instance_uid, r.plan_id): r for r in ledger.current_assessments(with_documents=with_documents)}
     conflicts = ledger.conflict_counts()
     waiting = _waiting(StudyIndex(studies), plans, records)
+    requests = requests_by_subject(ledger)
     plans_of: dict[str, list[RegisteredPlan]] = {}
     for plan in plans:
         for key in (plan.patient_id, plan.baseline_study_instance_uid):
@@ -105,7 +113,12 @@ def worklist(ledger: Ledger, *, with_documents: bool = True) -> list[Entry]:
         mine = {p.plan_id: p for key in (study.patient_id, study.study_instance_uid) for p in plans_of.get(key, ())}
         for plan_id, state in _states(study, list(mine.values()), waiting):
             record = records.get((study.study_instance_uid, plan_id or ""))
-            entries.append(_entry(study, plan_id, state, conflicts, record))
+            entry = _entry(study, plan_id, state, conflicts, record)
+            wanted = [study.study_instance_uid]
+            if state == "waiting_for_baseline" and plan_id is not None:
+                wanted.append(mine[plan_id].baseline_study_instance_uid)
+            asked = tuple(request for uid in wanted for request in requests.get(uid, ()))
+            entries.append(replace(entry, requests=asked))
     return sorted(entries, key=_urgency)
 
 
@@ -138,7 +151,7 @@ def _states(
     if as_followup:
         return as_followup
     if not study.complete:
-        return [(otherwise[0][0] if otherwise else None, "receiving")]
+        return [(otherwise[0][0] if otherwise else None, "held" if study.held else "receiving")]
     if otherwise:
         return otherwise[:1]
     return [(None, "no_plan" if study.images else "no_images")]
@@ -152,7 +165,7 @@ def _entry(
     record: AssessmentRecord | None,
 ) -> Entry:
     count = conflicts.get(study.study_instance_uid, 0)
-    if record is None or state == "receiving":
+    if record is None or state in ("receiving", "held"):
         return Entry(study, plan_id, state, count)
     return Entry(study, plan_id, record.state, count, record, record.document or {})
 

@@ -34,7 +34,9 @@ def images_of_patient(paths: Sequence[Path], plan_file: PlanFile, what: str) -> 
             "several_patients",
             f"The {what} folder holds images of {len(patients)} patients; give the folder of one study.",
         )
-    if patients != {plan_file.patient_id}:
+    issuers = {header.text("IssuerOfPatientID") for header in found.headers} - {""}
+    other_issuer = bool(plan_file.issuer_of_patient_id) and bool(issuers - {plan_file.issuer_of_patient_id})
+    if patients != {plan_file.patient_id} or other_issuer:
         raise Refused("patient_mismatch", f"The {what} images are of another patient than the plan; check the folder.")
     return list(found.headers)
 

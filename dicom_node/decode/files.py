@@ -30,6 +30,7 @@ INDEX_TAGS = (
     "SeriesInstanceUID",
     "FrameOfReferenceUID",
     "PatientID",
+    "IssuerOfPatientID",
     "Modality",
     "StudyDate",
     "SeriesDate",

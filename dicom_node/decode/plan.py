@@ -52,6 +52,8 @@ class PlanFile:
     lesions: tuple[PlannedLesion, ...]
     organ_mask: RegionRef | None
     vessel_mask: RegionRef | None = None
+    issuer_of_patient_id: str = ""
+    """Who issued the patient ID; empty where the plan does not say."""
 
     @property
     def folder(self) -> Path:
@@ -75,7 +77,7 @@ def read_plan_file(path: Path) -> PlanFile:
     """
     root = read_document(path).object(
         required=("plan_id", "patient_id", "organ", "procedure", "baseline", "lesions"),
-        optional=("organ_mask", "vessel_mask"),
+        optional=("issuer_of_patient_id", "organ_mask", "vessel_mask"),
     )
     procedure = root.child("procedure").object(required=("date", "energy"))
     baseline = root.child("baseline").object(required=("study_instance_uid", "series_instance_uid"))
@@ -98,6 +100,7 @@ def read_plan_file(path: Path) -> PlanFile:
         lesions=lesions,
         organ_mask=region_ref(root.child("organ_mask")) if root.has("organ_mask") else None,
         vessel_mask=region_ref(root.child("vessel_mask")) if root.has("vessel_mask") else None,
+        issuer_of_patient_id=root.child("issuer_of_patient_id").line() if root.has("issuer_of_patient_id") else "",
     )
 
 

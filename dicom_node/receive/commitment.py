@@ -47,8 +47,8 @@ class Answer:
 class Reports(Protocol):
     """Takes what other nodes report on what they were asked to commit to."""
 
-    def reported(self, transaction_uid: str, committed: set[str], failed: Mapping[str, int]) -> None:
-        """committed, failed: by SOP Instance UID; failed with its Failure Reason."""
+    def reported(self, transaction_uid: str, committed: set[str], failed: Mapping[str, int]) -> bool:
+        """Whether there is such a transaction. committed, failed: SOP Instance UIDs, failed with its Failure Reason."""
 
 
 class Commitment:
@@ -105,11 +105,11 @@ class Commitment:
         except BROKEN:
             return Reply(Status.PROCESSING_FAILURE, "The report cannot be read.")
         try:
-            self._reports.reported(transaction_uid, committed, failed)
+            known = self._reports.reported(transaction_uid, committed, failed)
         except Exception:  # noqa: BLE001  the peer may report again
             _LOG.exception("a report on storage commitment could not be recorded")
             return Reply(Status.PROCESSING_FAILURE, "The node cannot record the report at the moment.")
-        return Reply(Status.SUCCESS)
+        return Reply(Status.SUCCESS) if known else Reply(Status.PROCESSING_FAILURE, "There is no such transaction.")
 
 
 def report_of(answer: Answer) -> Dataset:

@@ -24,6 +24,7 @@ _WANTED = {
     0x00080023: "ContentDate",
     0x0008002A: "AcquisitionDateTime",
     0x00100020: "PatientID",
+    0x00100021: "IssuerOfPatientID",
     0x0020000D: "StudyInstanceUID",
     0x0020000E: "SeriesInstanceUID",
 }
@@ -79,6 +80,7 @@ def quick_identity(encoded: bytes, transfer_syntax_uid: str) -> Identity:
         series_instance_uid=texts["SeriesInstanceUID"],
         patient_id=texts.get("PatientID", ""),
         acquired=acquired.strftime("%Y%m%d") if acquired else "",
+        issuer_of_patient_id=texts.get("IssuerOfPatientID", ""),
     )
 
 

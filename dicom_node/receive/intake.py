@@ -160,7 +160,7 @@ class Intake:
             self._again(arrived, known, digest.dataset)
         elif uid not in new:
             place = self._store.take(arrived.identity, arrived.path)
-            new[uid] = Arrival(arrived.identity, place, digest.dataset)
+            new[uid] = Arrival(arrived.identity, place, digest.dataset, received_from=arrived.calling_ae_title)
         elif new[uid].sha256 != digest.dataset:
             self._put_aside(arrived, digest.dataset)
 
@@ -170,7 +170,9 @@ class Intake:
         if stored == digest:
             return
         if stored is None or known.sha256 == digest:
-            self._ledger.replaced(Arrival(arrived.identity, self._store.take(arrived.identity, arrived.path), digest))
+            place = self._store.take(arrived.identity, arrived.path)
+            again = Arrival(arrived.identity, place, digest, received_from=arrived.calling_ae_title)
+            self._ledger.replaced(again)
             _LOG.warning("a stored instance was lost or damaged; it came again and is whole now")
         else:
             self._put_aside(arrived, digest)

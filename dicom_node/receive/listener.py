@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
 
+from dicom_node.exchange.commitment import CommitmentReports
 from dicom_node.ledger import Ledger
 from dicom_node.receive.association import Association, Limits, Reply, Tally
 from dicom_node.receive.commitment import CLASS_CONFLICT, NO_SUCH_INSTANCE, Commitment, Reference
@@ -69,7 +70,7 @@ class Listener:
             self._gate,
             inbox,
             self._intake,
-            Commitment(self._missing),
+            Commitment(self._missing, reports=CommitmentReports(ledger)),
             require_space=store.require_space,
             max_instance_bytes=self._limits.max_instance_bytes,
         )

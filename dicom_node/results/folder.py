@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from dicom_node.results.objects import write_objects
 from dicom_node.results.place import check_place, not_written
 from dicom_node.results.record import record_of
 from dicom_node.results.registration import write_transform
+from dicom_node.results.withdrawal import Earlier, read_earlier, succeeding, write_withdrawal
 from dicom_node.study import StudyCase
 from pipeline.assessment import Assessment
 
 
-def write_results(
+def write_results(  # noqa: PLR0913  (what `assess_files` takes, decoded and assessed)
     assessment: Assessment,
     study: StudyCase,
     out: Path,
@@ -28,9 +29,12 @@ def write_results(
     earlier_timing_s: Mapping[str, float],
     started: float,
     settings: Mapping[str, Any],
+    supersedes: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """The `assessment.json` document, after the whole result folder has appeared at `out`.
 
+    supersedes: the result folders of earlier assessments of the study, the last one first; a PACS may hold their
+    objects, which this one withdraws.
     settings: everything set that the result depends on, JSON; the result keeps its hash. started: `time.monotonic()`
     at the start of the run, so that ``timing_s.total`` is the whole. A result that is
     already there is replaced once the new one is complete. Raises `Refused` (`cannot_write_results`) when the disk is
@@ -41,7 +45,8 @@ def write_results(
         clear_leftovers(target)
         check_place(target)
         with whole_folder(target) as fresh:
-            return _fill(fresh, assessment, study, (earlier_timing_s, started), settings)
+            before = read_earlier(supersedes)
+            return _fill(fresh, assessment, study, (earlier_timing_s, started), (settings, before))
     except OSError as problem:
         raise not_written(target, problem) from problem
 
@@ -51,9 +56,10 @@ def _fill(
     assessment: Assessment,
     study: StudyCase,
     timing: tuple[Mapping[str, float], float],
-    settings: Mapping[str, Any],
+    context: tuple[Mapping[str, Any], Earlier | None],
 ) -> dict[str, Any]:
     earlier_s, started = timing
+    settings, before = context
     writing = time.monotonic()
     write_masks(assessment.lesions, study.case.followup.volume.geometry, folder)
     transform = assessment.registration.baseline_from_followup
@@ -61,7 +67,12 @@ def _fill(
         write_transform(transform, folder / "baseline_from_followup.h5")
     document = record_of(assessment, study, settings=settings)
     created = datetime.now().astimezone().replace(tzinfo=None)
-    write_objects(assessment, study, identifiers_of(assessment, study, document, created), folder)
+    identifiers = identifiers_of(assessment, study, document, created)
+    if before is not None:
+        identifiers = succeeding(identifiers, before)
+    write_objects(assessment, study, identifiers, folder)
+    if before is not None:
+        write_withdrawal(before, identifiers, folder / "dicom")
     now = time.monotonic()
     stages_s = {**earlier_s, **assessment.timing_s, "write": now - writing, "total": now - started}
     document["timing_s"] = {stage: round(seconds, 3) for stage, seconds in stages_s.items()}

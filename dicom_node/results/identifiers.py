@@ -18,7 +18,7 @@ from dicom_node.uids import derived_uid
 from pipeline.assessment import Assessment
 from pipeline.volume import Mask
 
-Kind = Literal["segmentation", "report", "capture", "document", "simulation"]
+Kind = Literal["segmentation", "report", "capture", "document", "simulation", "withdrawal"]
 
 MANUFACTURER = "Marginwatch"
 MODEL = "Marginwatch"
@@ -30,14 +30,26 @@ SERIES: dict[Kind, tuple[int, str]] = {
     "capture": (9103, "Marginwatch pictures, not for primary diagnosis"),
     "document": (9104, "Marginwatch report, not for primary diagnosis"),
     "simulation": (9105, "Marginwatch simulated ablation zone"),
+    "withdrawal": (9106, "Marginwatch: an earlier result is withdrawn"),
 }
 
 _NAMESPACE = UUID("6f0d1b5e-6a0c-5b1e-9d53-3c1f0e2a7b94")
 
 
 @dataclass(frozen=True)
+class Replaced:
+    """A report that another one takes the place of, in the same study."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
+
+
+@dataclass(frozen=True)
 class Identifiers:
-    """One answer's UIDs and what they are made from. created: local time that the objects say they were made at."""
+    """One answer's UIDs and what they are made from. created: local time that the objects say they were made at.
+
+    replaces: the report whose place this answer's takes; that is part of who it is, as the report names it.
+    """
 
     study_instance_uid: str
     series_instance_uid: str
@@ -45,6 +57,7 @@ class Identifiers:
     software_version: str
     content_sha256: str
     created: datetime
+    replaces: Replaced | None = None
 
     def series_uid(self, kind: Kind) -> str:
         """The series of one kind of object of this very answer."""
@@ -65,7 +78,8 @@ class Identifiers:
 
     def _uid(self, *parts: str) -> str:
         who = (self.study_instance_uid, self.series_instance_uid, self.plan_id, self.software_version)
-        return derived_uid(_NAMESPACE, *parts, *who, self.content_sha256)
+        after = () if self.replaces is None else (self.replaces.sop_instance_uid,)
+        return derived_uid(_NAMESPACE, *parts, *who, self.content_sha256, *after)
 
 
 def identifiers_of(

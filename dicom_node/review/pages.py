@@ -17,7 +17,7 @@ from dicom_node.ledger import Ledger
 from dicom_node.notice import NOT_FOR_DIAGNOSIS
 from dicom_node.results.legend import FINDING_NAMES, percent
 from dicom_node.review.visitor import visitor_of
-from dicom_node.review.words import OUTCOMES, STATES
+from dicom_node.review.words import OUTCOMES, REQUESTS, STATES
 from dicom_node.worklist import Entry, worklist
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -26,7 +26,9 @@ _TEMPLATES = Path(__file__).parent / "templates"
 def renderer() -> Callable[..., Response]:
     """What makes a page: from request, template name, values and status. Every page knows its visitor."""
     templates = Jinja2Templates(directory=_TEMPLATES, context_processors=[_visitor])
-    templates.env.globals.update(outcomes=OUTCOMES, states=STATES, findings=FINDING_NAMES, notice=NOT_FOR_DIAGNOSIS)
+    templates.env.globals.update(
+        outcomes=OUTCOMES, states=STATES, requests=REQUESTS, findings=FINDING_NAMES, notice=NOT_FOR_DIAGNOSIS
+    )
     templates.env.filters.update(day=_day, utc=_utc, mm=_mm, percent=percent)
 
     def render(request: Request, name: str, values: dict[str, Any], status: int = 200) -> Response:

@@ -21,8 +21,16 @@ OUTCOMES = {
     "narrow_margin": Word("Narrow margin", "◆", "caution"),
     "complete": Word("Complete", "✓", "fine"),
 }
+REQUESTS = {
+    "count": "Whether the study is whole",
+    "baseline": "The baseline scan",
+    "earlier": "Earlier follow-ups",
+    "followup": "This follow-up",
+    "missing": "What is missing of it",
+}
 STATES = {
     "receiving": Word("Receiving", "…", "quiet"),
+    "held": Word("Held: not all of it is here", "!", "caution"),
     "waiting_for_baseline": Word("Waiting for the baseline scan", "…", "quiet"),
     "waiting_for_earlier": Word("Waiting for an earlier follow-up", "…", "quiet"),
     "queued": Word("Queued", "…", "quiet"),

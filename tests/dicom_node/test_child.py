@@ -23,7 +23,7 @@ def command(body: str) -> list[str]:
 import os, sys, time
 from dicom_node.child import answer_one
 from dicom_node.refusal import Refused
-def assess(plan, *, baseline, followup, previous, out, simulation):
+def assess(plan, *, baseline, followup, previous, out, simulation, supersedes):
     {body}
 answer_one(assess)
 """

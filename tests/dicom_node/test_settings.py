@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.peers import Pacs
 from dicom_node.refusal import Refused
 from dicom_node.settings import DEFAULT_DATA_FOLDER, Destination, ReviewSettings, Settings, load_settings
 
@@ -18,7 +19,7 @@ def test_the_example_holds_every_key_with_its_default():
     assert load_settings(EXAMPLE) == load_settings(None)
     document = tomllib.loads(EXAMPLE.read_text())
     for section in fields(Settings):
-        if section.name == "send":
+        if section.name in ("send", "pacs"):
             continue
         default = getattr(Settings(), section.name)
         if section.name == "data_folder":
@@ -27,12 +28,16 @@ def test_the_example_holds_every_key_with_its_default():
             assert list(document[section.name]) == [field.name for field in fields(default)]
 
 
-def test_the_commented_block_of_the_example_is_valid(tmp_path):
+def test_the_commented_blocks_of_the_example_are_valid(tmp_path):
     lines = EXAMPLE.read_text().splitlines()
-    start = next(n for n, line in enumerate(lines) if line == "# [[send]]")
-    lines[start:] = [line.removeprefix("# ") for line in lines[start:]]
+    for name in ("# [[pacs]]", "# [[send]]"):
+        start = lines.index(name)
+        end = next((n for n in range(start, len(lines)) if not lines[n]), len(lines))
+        lines[start:end] = [line.removeprefix("# ") for line in lines[start:end]]
     (tmp_path / "node.toml").write_text("\n".join(lines))
-    assert load_settings(tmp_path / "node.toml").send == (Destination("PACS", "127.0.0.1", 4242),)
+    settings = load_settings(tmp_path / "node.toml")
+    assert settings.send == (Destination("PACS", "127.0.0.1", 4242),)
+    assert settings.pacs == (Pacs("PACS", "127.0.0.1", 4242),)
 
 
 def test_a_relative_data_folder_is_meant_from_the_files_own_folder(tmp_path):
@@ -56,6 +61,15 @@ def test_a_relative_data_folder_is_meant_from_the_files_own_folder(tmp_path):
         ("[[send]]\nae_title = 'PACS'\nhost = 'x'", "send.port is missing"),
         ("[[send]]\nae_title = 'PACS'\nhost = 'x'\nport = 1\ntls = true", "unknown key send.tls"),
         ("send = 3", "send must be a list"),
+        ("[[send]]\nae_title = 'PACS'\nstorage_commitment = 1", "send.storage_commitment must be true or false"),
+        ("[[send]]\nae_title = 'P'\ndicomweb_url = 'ftp://x'", "send.dicomweb_url must be empty or an http"),
+        ("[[send]]\nae_title = 'P'\ndicomweb_url = 'http://x'\nstorage_commitment = true", "send.host is missing"),
+        ("[[pacs]]\nae_title = 'P'\nhost = 'x'\nport = 1\nretrieve = 'ftp'", "pacs.retrieve must be one of c-get"),
+        ("[[pacs]]\nae_title = 'P'\nretrieve = 'dicomweb'", "pacs.dicomweb_url is missing"),
+        ("[[pacs]]\nae_title = 'P'\nport = 104", "pacs.host is missing"),
+        ("[complete]\nexpected_series = [{ modality = 'US' }]", "complete.expected_series.modality must be CT or MR"),
+        ("[complete]\nexpected_series = [{ modality = 'CT', description = '(' }]", "is no regular expression"),
+        ("[fetch]\nfirst_retry_s = 0", "fetch.first_retry_s must be above 0"),
         ("[worker]\nconcurrency = 0", "worker.concurrency"),
         ("[review]\ntls_key = 'key.pem'", "review.tls_certificate and review.tls_key are given together"),
         ("[review]\nbehind_proxy = true", "review.behind_proxy needs review.host_names"),

@@ -29,8 +29,9 @@ DCMTK = Path("/usr/bin")
 
 def need(program: str, package: str) -> str:
     """The program's path; skips the test by name where it is not installed."""
-    path = DCMTK / program if (DCMTK / program).exists() else shutil.which(program) or f"/usr/sbin/{program}"
-    if not Path(path).exists():
+    places = (DCMTK / program, Path("/usr/sbin", program), Path("/usr/share/orthanc/plugins", program))
+    path = next((place for place in places if place.exists()), shutil.which(program))
+    if path is None:
         pytest.skip(f"{program} is not installed (apt-get install {package})")
     return str(path)
 
@@ -142,6 +143,13 @@ class Orthanc:
     dicom_port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    modalities: dict[str, Any] = field(default_factory=dict)
+    """Orthanc's DicomModalities: whom it knows, for C-MOVE and storage commitment."""
+    dicomweb: bool = False
+
+    @property
+    def dicomweb_url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}/dicom-web"
 
     def start(self) -> None:
         program = need("Orthanc", "orthanc")
@@ -150,7 +158,12 @@ class Orthanc:
             "Name": "TESTPACS",
             "StorageDirectory": str(self.folder / "db"),
             "IndexDirectory": str(self.folder / "db"),
-            "Plugins": [],
+            "Plugins": [need("libOrthancDicomWeb.so", "orthanc-dicomweb")] if self.dicomweb else [],
+            "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": True},
+            "DicomModalities": self.modalities,
+            "StorageCommitmentReportsSize": 100,
+            "DicomAlwaysAllowGet": True,
+            "DicomAlwaysAllowMove": True,
             "RemoteAccessAllowed": False,
             "AuthenticationEnabled": False,
             "HttpPort": self.http_port,
@@ -227,6 +240,8 @@ class Tools:
     marginwatch = staticmethod(marginwatch)
     wait_until = staticmethod(wait_until)
     need = staticmethod(need)
+    free_port = staticmethod(free_port)
+    orthanc = Orthanc
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,52 @@
+"""What a PACS says that it has, and that it says nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+#: More matches than this are no answer to what was asked: the PACS ignored a key.
+MOST_STUDIES = 1000
+MOST_SERIES = 2000
+MOST_INSTANCES = 50_000
+
+
+class NoAnswer(Exception):
+    """A peer cannot be reached, or does not do what was asked; the text says which."""
+
+
+@dataclass(frozen=True)
+class RemoteStudy:
+    """A study that a PACS has. study_date: YYYYMMDD, empty where it does not say."""
+
+    study_instance_uid: str
+    patient_id: str
+    issuer_of_patient_id: str
+    study_date: str
+
+
+@dataclass(frozen=True)
+class RemoteSeries:
+    """A series that a PACS has, and the number of its instances."""
+
+    series_instance_uid: str
+    modality: str
+    instances: int
+
+
+@dataclass(frozen=True)
+class RemoteInstance:
+    """An instance that a PACS has. sop_class_uid: empty where it does not say."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be brought: a series, or some of its instances. patient_id: whose it has to be."""
+
+    patient_id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uids: tuple[str, ...] = field(default=())
+    """Empty: all of the series."""
