@@ -7,14 +7,12 @@ have done it. It comes back under a new id.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, delete, exists, insert, select, update
 
 from dicom_node.ledger import Ledger
 from dicom_node.records import ENDED, Resource, Send, SendState, WorkerRecord
-from dicom_node.schema import ASSESSMENTS, LEASES, SENDS, WORKERS
+from dicom_node.schema import ASSESSMENTS, LEASES, SENDS, WORKERS, insert_into
 from dicom_node.settings import Settings
 
 #: Whose holder decides what is due and takes over what the lost have left.
@@ -77,7 +75,9 @@ class Claims:
                 return True
             if connection.execute(select(LEASES.c.name).where(LEASES.c.name == name)).first() is not None:
                 return False
-            first = _insert(connection, LEASES).values(name=name, holder=self._me.worker_id).on_conflict_do_nothing()
+            first = (
+                insert_into(connection, LEASES).values(name=name, holder=self._me.worker_id).on_conflict_do_nothing()
+            )
             return bool(connection.execute(first).rowcount)
 
     def holds(self, lease: str) -> ColumnElement[bool]:
@@ -141,7 +141,3 @@ class Station:
     settings: Settings
     ledger: Ledger
     claims: Claims
-
-
-def _insert(connection: Connection, table: Any) -> Any:
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)

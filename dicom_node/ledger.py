@@ -10,14 +10,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, case, delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Connection, Engine, Table, func, select, update
 
+from dicom_node.arrivals import enter, leave, raise_revision
 from dicom_node.records import (
-    ARCHIVE_PRIORITY,
     ENDED,
-    IMAGE_CLASSES,
-    ROUTED_PRIORITY,
     Arrival,
     AssessmentRecord,
     AssessmentState,
@@ -28,7 +25,18 @@ from dicom_node.records import (
     SendState,
     Study,
 )
-from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, PLANS, SENDS, STUDIES, open_engine, reaching
+from dicom_node.schema import (
+    ASSESSMENTS,
+    CONFLICTS,
+    INSTANCES,
+    PLANS,
+    SENDS,
+    STUDIES,
+    insert_into,
+    insert_new,
+    open_engine,
+    reaching,
+)
 from dicom_node.settings import Settings
 
 _COMPLETE = {"complete": True, "held": ""}
@@ -74,13 +82,15 @@ class Ledger:
         received_from: the AE title of the system that brought it.
         """
         with self._engine.begin() as connection:
-            return bool(self._arrive(connection, [Arrival(identity, path, sha256, received_from=received_from)]))
+            return bool(
+                enter(connection, [Arrival(identity, path, sha256, received_from=received_from)], now=self._clock())
+            )
 
     def arrived_together(self, arrivals: Iterable[Arrival]) -> list[Arrival]:
         """Those that were already known, under another path; all in one transaction."""
         all_of_them = list(arrivals)
         with self._engine.begin() as connection:
-            new = self._arrive(connection, all_of_them)
+            new = enter(connection, all_of_them, now=self._clock())
         first: set[str] = set()
         known = []
         for arrival in all_of_them:
@@ -93,10 +103,10 @@ class Ledger:
     def replaced(self, arrival: Arrival) -> None:
         """Record that a known instance has other content now, or lies whole again: its study is assessed anew."""
         with self._engine.begin() as connection:
-            before = self._remove(connection, arrival.identity.sop_instance_uid)
+            before = leave(connection, arrival.identity.sop_instance_uid)
             if before != arrival.identity.study_instance_uid:
-                self._raise_revision(connection, before)
-            self._arrive(connection, [arrival])
+                raise_revision(connection, before)
+            enter(connection, [arrival], now=self._clock())
             mine = STUDIES.c.study_instance_uid == arrival.identity.study_instance_uid
             connection.execute(update(STUDIES).where(mine).values(_patient_of(arrival.identity)))
 
@@ -111,84 +121,11 @@ class Ledger:
     def gone(self, sop_instance_uid: str) -> None:
         """Record that an instance is no more: its file holds another one now. Its study is assessed anew without it."""
         with self._engine.begin() as connection:
-            self._raise_revision(connection, self._remove(connection, sop_instance_uid))
+            raise_revision(connection, leave(connection, sop_instance_uid))
 
     def instances_at(self, paths: Sequence[str]) -> dict[str, Instance]:
         """The known instances among the files at these paths, by path."""
         return {row["path"]: _instance(row) for row in self._rows(INSTANCES, INSTANCES.c.path.in_(paths))}
-
-    def _remove(self, connection: Connection, sop_instance_uid: str) -> str:
-        """Take an instance out of its study, whose UID is returned; the study stays, also without any."""
-        mine = INSTANCES.c.sop_instance_uid == sop_instance_uid
-        row = connection.execute(select(INSTANCES).where(mine)).mappings().one()
-        connection.execute(delete(INSTANCES).where(mine))
-        if row["sop_class_uid"] in IMAGE_CLASSES:
-            others = (INSTANCES.c.study_instance_uid == row["study_instance_uid"]) & (INSTANCES.c.acquired != "")
-            first = select(func.coalesce(func.min(INSTANCES.c.acquired), "")).where(others).scalar_subquery()
-            study = STUDIES.c.study_instance_uid == row["study_instance_uid"]
-            connection.execute(update(STUDIES).where(study).values(images=STUDIES.c.images - 1, acquired=first))
-        return str(row["study_instance_uid"])
-
-    def _raise_revision(self, connection: Connection, study_instance_uid: str) -> None:
-        mine = STUDIES.c.study_instance_uid == study_instance_uid
-        connection.execute(update(STUDIES).where(mine).values(revision=STUDIES.c.revision + 1))
-
-    def _arrive(self, connection: Connection, arrivals: Sequence[Arrival]) -> set[str]:
-        """The SOP Instance UIDs of those that are new."""
-        now = self._clock()
-        rows = {}
-        for arrival in arrivals:
-            identity = arrival.identity
-            if identity.sop_instance_uid in rows:  # the first of two goes
-                continue
-            rows[identity.sop_instance_uid] = {
-                "sop_instance_uid": identity.sop_instance_uid,
-                "sop_class_uid": identity.sop_class_uid,
-                "study_instance_uid": identity.study_instance_uid,
-                "series_instance_uid": identity.series_instance_uid,
-                "path": str(arrival.path),
-                "sha256": arrival.sha256,
-                "arrived_at": now,
-                "acquired": identity.acquired if identity.is_image else "",
-                "seen": arrival.seen,
-                "head_sha256": arrival.head_sha256,
-                "received_from": arrival.received_from or None,
-            }
-        if not rows:
-            return set()
-        insert = self._insert_new(INSTANCES).returning(INSTANCES.c.sop_instance_uid)
-        new = set(connection.execute(insert, list(rows.values())).scalars())
-        studies: dict[str, list[Arrival]] = {}
-        for arrival in arrivals:
-            if arrival.identity.sop_instance_uid in new:
-                studies.setdefault(arrival.identity.study_instance_uid, []).append(arrival)
-        for study_instance_uid, mine in studies.items():
-            self._enlarge(connection, study_instance_uid, mine)
-        return new
-
-    def _enlarge(self, connection: Connection, study_instance_uid: str, arrivals: Sequence[Arrival]) -> None:
-        """Count new instances to their study."""
-        now = self._clock()
-        routed = not all(arrival.path.is_absolute() for arrival in arrivals)  # what is read in place is an archive's
-        priority = ROUTED_PRIORITY if routed else ARCHIVE_PRIORITY
-        patient_id = arrivals[0].identity.patient_id
-        study = Study(study_instance_uid, patient_id, "", 0, 1, False, now, priority=priority)
-        images = [arrival.identity for arrival in arrivals if arrival.identity.is_image]
-        changed: dict[str, Any] = {"last_arrival": now}
-        if routed:
-            changed["priority"] = ROUTED_PRIORITY
-        if issuer := next((x.identity.issuer_of_patient_id for x in arrivals if x.identity.issuer_of_patient_id), ""):
-            known = STUDIES.c.issuer_of_patient_id
-            changed["issuer_of_patient_id"] = case((known == "", issuer), else_=known)
-        if images:
-            changed["images"] = STUDIES.c.images + len(images)
-            changed["revision"] = case((STUDIES.c.complete, STUDIES.c.revision + 1), else_=STUDIES.c.revision)
-            changed |= {"complete": False, "held": "", "released": False}
-        if acquired := min((identity.acquired for identity in images if identity.acquired), default=""):
-            first = (STUDIES.c.acquired == "") | (STUDIES.c.acquired > acquired)
-            changed["acquired"] = case((first, acquired), else_=STUDIES.c.acquired)
-        connection.execute(self._insert_new(STUDIES).values(vars(study)))
-        connection.execute(update(STUDIES).where(STUDIES.c.study_instance_uid == study_instance_uid).values(changed))
 
     def conflict(self, identity: Identity, path: Path, *, sha256: str) -> None:
         """Record an instance that has the UID of a stored one and other bytes."""
@@ -200,7 +137,7 @@ class Ledger:
             "arrived_at": self._clock(),
         }
         with self._engine.begin() as connection:
-            connection.execute(self._insert_new(CONFLICTS).values(row))
+            connection.execute(insert_new(connection, CONFLICTS).values(row))
 
     def conflict_counts(self) -> dict[str, int]:
         """How many conflicting instances each study has; studies without one are left out."""
@@ -250,8 +187,8 @@ class Ledger:
     def add_plan(self, plan: RegisteredPlan) -> None:
         """Register a plan; one with the same id is replaced."""
         values = {**vars(plan), "added_at": self._clock()}
-        insert = self._insert(PLANS).values(values)
         with self._engine.begin() as connection:
+            insert = insert_into(connection, PLANS).values(values)
             connection.execute(insert.on_conflict_do_update(index_elements=[PLANS.c.plan_id], set_=values))
 
     def plans(self) -> list[RegisteredPlan]:
@@ -272,7 +209,7 @@ class Ledger:
             if permitted is not None and not connection.execute(select(permitted)).scalar():
                 return False
             connection.execute(update(ASSESSMENTS).where(same).values(superseded=True))
-            insert = self._insert(ASSESSMENTS).values(row)
+            insert = insert_into(connection, ASSESSMENTS).values(row)
             connection.execute(
                 insert.on_conflict_do_update(index_elements=[ASSESSMENTS.c.assessment_id], set_={"superseded": False})
             )
@@ -309,7 +246,7 @@ class Ledger:
                 return False
             for destination in send_to:
                 owed = Send(assessment_id, destination, "pending", "not tried yet", now)
-                connection.execute(self._insert_new(SENDS).values(vars(owed)))
+                connection.execute(insert_new(connection, SENDS).values(vars(owed)))
         return True
 
     def cancel(self, assessment_id: str) -> bool:
@@ -358,10 +295,8 @@ class Ledger:
 
     def sent(self, assessment_id: str, destination: str, *, state: SendState, text: str) -> None:
         row = vars(Send(assessment_id, destination, state, text, self._clock()))
-        insert = self._insert(SENDS).values(row)
-        keys = [SENDS.c.assessment_id, SENDS.c.destination]
         with self._engine.begin() as connection:
-            connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=row))
+            self.upsert(connection, SENDS, row)
 
     def sends(self, assessment_id: str) -> list[Send]:
         return [Send(**row) for row in self._rows(SENDS, SENDS.c.assessment_id == assessment_id)]
@@ -384,20 +319,13 @@ class Ledger:
 
     def upsert(self, connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
         """Insert a row, or put it in place of the one with the same primary key."""
-        insert = self._insert(table).values(row)
+        insert = insert_into(connection, table).values(row)
         connection.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=row))
 
     def _rows(self, table: Table, where: Any = None) -> list[dict[str, Any]]:
         query = select(table) if where is None else select(table).where(where)
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
-
-    def _insert(self, table: Table) -> Any:
-        """An INSERT that knows ON CONFLICT, which SQLAlchemy has for each database apart."""
-        return (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
-
-    def _insert_new(self, table: Table) -> Any:
-        return self._insert(table).on_conflict_do_nothing()
 
 
 def open_ledger(settings: Settings) -> Ledger:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     Boolean,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     make_url,
     text,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateColumn
 
@@ -196,19 +198,29 @@ _MIGRATION_LOCK = 0x6D617267
 
 def open_engine(url: str) -> Engine:
     """An engine on the ledger's database, its tables made where they are missing. Raises SQLAlchemyError."""
-    postgresql = url.startswith("postgresql")
-    arguments = {"connect_timeout": 10} if postgresql else {}
+    is_postgresql = url.startswith("postgresql")
+    arguments = {"connect_timeout": 10} if is_postgresql else {}
     # What a statement was given (patient IDs among it) must not stand in the errors, which are logged.
     engine = create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=arguments)
-    if not postgresql:
+    if not is_postgresql:
         _make_private(engine.url.database or "")
-    event.listen(engine, "connect", _set_up_postgresql if postgresql else _set_up_sqlite)
+    event.listen(engine, "connect", _set_up_postgresql if is_postgresql else _set_up_sqlite)
     with engine.begin() as connection:
-        lock = f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})" if postgresql else "BEGIN IMMEDIATE"
+        lock = f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})" if is_postgresql else "BEGIN IMMEDIATE"
         connection.exec_driver_sql(lock)
         METADATA.create_all(connection)
         _add_missing_columns(connection)
     return engine
+
+
+def insert_into(connection: Connection, table: Table) -> Any:
+    """An INSERT that knows ON CONFLICT, which SQLAlchemy has for each database apart."""
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def insert_new(connection: Connection, table: Table) -> Any:
+    """An INSERT that leaves rows alone that are there."""
+    return insert_into(connection, table).on_conflict_do_nothing()
 
 
 @contextmanager

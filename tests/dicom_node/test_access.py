@@ -16,9 +16,10 @@ import pytest
 
 from dicom_node.accounts import Accounts
 from dicom_node.identity import identity_of
-from dicom_node.ledger import ROUTED_PRIORITY, Ledger
+from dicom_node.ledger import Ledger
 from dicom_node.passwords import hashed
 from dicom_node.plans import register_plan
+from dicom_node.records import ROUTED_PRIORITY
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order, route
 from dicom_node.serve import Node

@@ -13,10 +13,9 @@ from sqlalchemy import insert
 
 from dicom_node.health import HealthLimits, health_of
 from dicom_node.identity import identity_of
-from dicom_node.ledger import ROUTED_PRIORITY
 from dicom_node.metrics import NodeMetrics
 from dicom_node.plans import register_plan
-from dicom_node.records import AssessmentRecord
+from dicom_node.records import ROUTED_PRIORITY, AssessmentRecord
 from dicom_node.routing import Order, route
 from dicom_node.schema import ASSESSMENTS, INSTANCES, STUDIES
 

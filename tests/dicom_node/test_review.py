@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from dicom_node.identity import identity_of
-from dicom_node.ledger import ROUTED_PRIORITY, Ledger
+from dicom_node.ledger import Ledger
 from dicom_node.plans import register_plan
+from dicom_node.records import ROUTED_PRIORITY
 from dicom_node.results.legend import FINDING_NAMES
 from dicom_node.review.words import OUTCOMES, STATES
 from dicom_node.routing import Order, route

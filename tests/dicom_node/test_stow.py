@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from io import BytesIO
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import httpx
@@ -37,7 +38,7 @@ class Site:
 
     url: str
     ledger: Ledger
-    folder: object
+    folder: Path
     store: Store
     answer: Callable[[Dataset], int | None] = lambda _: None
     sizes: list[int] = field(default_factory=list)
@@ -54,7 +55,10 @@ class Site:
             identity = identity_of(dataset)
         except Refused:
             return 0xC000, *uids
-        path = self.store.put(identity, content)
+        file = self.folder / "came.dcm"
+        file.write_bytes(content)
+        path = self.store.take(identity, file)
+        file.unlink()
         self.ledger.arrived(identity, path, sha256=hashlib.sha256(content).hexdigest())
         return 0, *uids
 
