@@ -2,7 +2,7 @@
 
 Each round sends a made CT of 600 slices (512 x 512, int16) with dcmtk's storescu over loopback to a fresh receiver, by
 one association or by four at a time, with and without TCP_NODELAY in the sender (dcmtk's storescu goes without unless
-told; then fewer slices are sent, as 40 ms pass for each). "ours" and Orthanc have each instance on the disk before they
+told; then fewer slices are sent: 40 ms may pass for each). "ours" and Orthanc have each instance on the disk before they
 answer (durability "answer", Orthanc's default); "ours, complete" syncs it soon after, before its study counts as
 complete; dcmtk leaves that to the system. A round counts only when every slice lies on the receiver's disk. Medians
 over the rounds; ratios are between medians of one run. Memory: what the node's process holds after 2000 and after
@@ -114,7 +114,7 @@ def orthanc(folder: Path) -> Receiver:
 
 
 def _started(command: list[str], port: int, count: Callable[[], int]) -> Receiver:
-    environment = {**os.environ, "TCP_NODELAY": "1"}
+    environment = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -170,7 +170,7 @@ def send(files: list[Path], port: int, *, associations: int, no_delay: bool) -> 
     environment = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
     if no_delay:
         environment["TCP_NODELAY"] = "1"
-    command = [str(STORESCU), "-aec", "MARGINWATCH", "-pdu", "131072", "127.0.0.1", str(port)]
+    command = [str(STORESCU), "-aec", "MARGINWATCH", "127.0.0.1", str(port)]
     shares = [files[n::associations] for n in range(associations)]
     started = time.perf_counter()
     senders = [subprocess.Popen([*command, *map(str, share)], env=environment) for share in shares]

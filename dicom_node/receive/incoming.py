@@ -54,9 +54,9 @@ class Incoming:
         self._used += length
         return view
 
-    def start(self) -> bytes:
-        """The first bytes of the data set, as many as say whose it is; all of a small one."""
-        return self._start or bytes(memoryview(self._buffer)[: min(self._used, _START_BYTES)])
+    def start(self, most_bytes: int = _START_BYTES) -> bytes:
+        """The first bytes of the data set, at most 1 MiB; all of a small one."""
+        return self._start[:most_bytes] or bytes(memoryview(self._buffer)[: min(self._used, most_bytes)])
 
     def content(self) -> memoryview:
         """All of a data set in memory."""

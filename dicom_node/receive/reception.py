@@ -92,7 +92,7 @@ class Reception:
             syntax = str(meta.TransferSyntaxUID)
             stream.seek(0)
             start = start_of_dataset(stream)
-            identity = quick_identity(content[start : start + _HEAD_BYTES], syntax)
+            identity = quick_identity(lambda most: content[start : start + most], syntax)
         except Refused as refused:
             full = refused.code == "disk_full"
             return Reply(Status.OUT_OF_RESOURCES if full else Status.CANNOT_UNDERSTAND, refused.text)
@@ -128,7 +128,7 @@ class Reception:
             raise incoming.problem
         if incoming.is_too_large:
             return Reply(Status.OUT_OF_RESOURCES, "The instance is larger than this node takes.")
-        identity = quick_identity(incoming.start(), message.context.transfer_syntax)
+        identity = quick_identity(incoming.start, message.context.transfer_syntax)
         announced = message.command.sop_instance_uid
         if identity.sop_instance_uid != announced:
             return Reply(Status.CANNOT_UNDERSTAND, "The data set is not the instance that was announced.")

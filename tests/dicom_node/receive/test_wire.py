@@ -244,7 +244,7 @@ def test_the_quick_way_finds_whose_it_is_as_pydicom_does(syntax, values):
     if "PixelData" in dataset:
         dataset["PixelData"].VR = "OW"
     content = encoded(dataset, syntax)
-    assert quick_identity(content, syntax) == read_identity(content, syntax)
+    assert quick_identity(lambda most: content[:most], syntax) == read_identity(content, syntax)
 
 
 @settings(max_examples=1000, deadline=None)
@@ -259,7 +259,7 @@ def test_mutated_data_sets_have_a_safe_identity_or_none(syntax, changes, cut):
     for place, value in changes:
         content[place % len(content)] = value
     try:
-        identity = quick_identity(bytes(content[: cut or None]), syntax)
+        identity = quick_identity(lambda most: bytes(content[: cut or None])[:most], syntax)
     except Refused:
         return
     for uid in (identity.study_instance_uid, identity.series_instance_uid, identity.sop_instance_uid):
