@@ -38,6 +38,11 @@ class Resolution:
 #: their noise alone, and with it (10 % of the zone's diameter) 0.0004 to 0.0006: below that the pull stays zero.
 PULL_PRIOR = 0.0003
 
+#: Of what a sample is interpolated from, at least so much must count (not be cut out): from here its weight rises to 1.
+#: A zone and its bright rim would otherwise be seen through the edge of the cut, up to a whole slice beyond it, and a
+#: map that moves samples off the rim be rewarded: wholly so where the baseline is the fixed scan.
+LEAST_COUNTED = 0.9
+
 #: Coarse to fine; each control spacing is half the one before, so that the spline is carried over exactly.
 COARSE_LEVELS = (
     Resolution(4.0, 40.0, 7.5, 6.3, 60, 1.0, 0.5),
@@ -122,7 +127,7 @@ class _Cost:
         for lattice in self.lattices:
             jitter = torch.rand(3, generator=generator).to(coefficients.device)
             p, u = lattice.points(jitter), self._displacement(coefficients, lattice.axes(jitter))
-            weight = images.fixed_weight.at(p)
+            weight = _unmixed(images.fixed_weight.at(p))
             here = weight > 0.05
             parts.append((p[here], u[here], weight[here]))
         p, u, weight = (torch.cat(x) for x in zip(*parts, strict=True))
@@ -130,7 +135,7 @@ class _Cost:
             u = u + self.drawn * size * pull.at(p)
         y = (p + u) @ images.matrix[:3, :3].T + images.matrix[:3, 3]
         with torch.no_grad():
-            weight = weight * images.moving_weight.at(y)
+            weight = weight * _unmixed(images.moving_weight.at(y))
             keep = weight > 0.05
         p, y, weight = p[keep], y[keep], weight[keep]
         fixed, moving = images.fixed.at(p), images.moving.at(y)
@@ -142,6 +147,11 @@ class _Cost:
         u = torch.einsum("yj,czji->czyi", by, u)
         u = torch.einsum("xi,czyi->czyx", bx, u)
         return u.reshape(3, -1).T
+
+
+def _unmixed(weight: torch.Tensor) -> torch.Tensor:
+    """(n,) weights of samples by the interpolated weights (n,) of the voxels around them."""
+    return ((weight - LEAST_COUNTED) / (1.0 - LEAST_COUNTED)).clamp(min=0.0)
 
 
 def bending_energy(coefficients: torch.Tensor, spacing_mm: float) -> torch.Tensor:
