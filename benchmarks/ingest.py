@@ -1,8 +1,8 @@
 """Instances taken a second by C-STORE: this node, dcmtk's storescp and Orthanc, in shuffled rounds of one run.
 
 Each round sends a made CT of 600 slices (512 x 512, int16) with dcmtk's storescu over loopback to a fresh receiver, by
-one association or by four at a time, with and without TCP_NODELAY in the sender (storescu goes without unless told; fewer
-slices are sent then, as 40 ms may pass for each). "ours" and Orthanc have each instance on the disk before they answer
+one association or by four at a time, with and without TCP_NODELAY in the sender (storescu goes without by default;
+fewer slices are sent then, as 40 ms may pass for each). "ours" and Orthanc have each instance on the disk before they answer
 (durability "answer", Orthanc's default); "ours, complete" syncs it soon after, before its study counts as complete;
 dcmtk leaves that to the system. A round counts only when every slice lies on the receiver's disk. Medians over the
 rounds; ratios are between medians of one run. Memory: what the node holds after 2000 and after 20,000 instances.
