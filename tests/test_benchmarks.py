@@ -116,3 +116,20 @@ def test_the_simulated_zone_agrees_with_exact_solutions() -> None:
     # Of tissue that freezes at one temperature a cell has one θ until all of it is ice: the edge moves by jerks.
     assert missed == ["half space, one freezing temperature, 1 mm: depths, %"]
     assert len(document["goals"]) == 7
+
+
+@pytest.mark.slow
+def test_ingest_counts_only_what_arrived() -> None:
+    for program in ("/usr/bin/storescu", "/usr/bin/storescp", "/usr/sbin/Orthanc"):
+        if not Path(program).exists():
+            pytest.skip(f"{program} is not installed (apt-get install dcmtk orthanc)")
+    document = document_of("ingest")
+    *rows, memory = document["rows"]
+    assert {row["method"] for row in rows} == {"ours", "ours, complete", "dcmtk", "orthanc"}
+    assert {row["sender"] for row in rows} == {"TCP_NODELAY", "Nagle"}
+    assert all(row["instances_a_second"] > 0 for row in rows)
+    assert memory["last_mib"] < 1.1 * memory["first_mib"]
+    # How fast it is depends on what else the machine does, but for senders that wait for delayed acknowledgements.
+    with_nagle = [goal for goal in document["goals"] if "Nagle" in goal["name"]]
+    assert len(with_nagle) == 4
+    assert all(goal["value"] > 1 for goal in with_nagle)
