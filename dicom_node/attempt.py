@@ -25,6 +25,7 @@ from dicom_node.child import ChildBroke, Job
 from dicom_node.claims import Station
 from dicom_node.durable import clear_leftovers
 from dicom_node.ledger import Ledger
+from dicom_node.logs import about
 from dicom_node.outbox import BackOff
 from dicom_node.records import ENDED, AssessmentRecord
 from dicom_node.refusal import Refused
@@ -97,7 +98,10 @@ class Attempts:
         job = job_of(record, self._ledger, self._settings.data_folder)
         job = replace(job, simulation=self._settings.simulation, out=str(self._settings.data_folder / folder))
         try:
-            with self._device(record) as environment:
+            with (
+                self._device(record) as environment,
+                about(study_instance_uid=record.study_instance_uid, step="assess"),
+            ):
                 document = self._assess(
                     job,
                     time_limit_s=self._settings.worker.time_limit_s,

@@ -15,7 +15,7 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from dicom_node.refusal import Refused
-from dicom_node.settings import Destination, Settings, load_settings
+from dicom_node.settings import Settings, load_settings
 
 Level = Literal["good", "warning", "fault"]
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -43,9 +43,10 @@ def examine(config: Path | None) -> list[Check]:
     found = [Check("configuration", "good", named)]
     for look in (_data_folder, _disk, _database, _listener, _tls, _page, _memory, _probes):
         found.extend(look(settings))
-    for destination in settings.send:
-        found.append(_echo(destination, settings.listener.ae_title))
-    return found
+    # A PACS that is asked and sent to is one, and DICOMweb has no C-ECHO.
+    peers = {(x.ae_title, x.host, x.port) for x in settings.send if x.host}
+    peers |= {(x.ae_title, x.host, x.port) for x in settings.pacs if x.host}
+    return [*found, *(_echo(*peer, calling=settings.listener.ae_title) for peer in sorted(peers))]
 
 
 def _data_folder(settings: Settings) -> Iterator[Check]:
@@ -182,9 +183,9 @@ def _probes(settings: Settings) -> Iterator[Check]:
     yield Check("probe table", "good", settings.simulation.probes)
 
 
-def _echo(destination: Destination, calling: str) -> Check:
-    status = _echo_status(destination.host, destination.port, destination.ae_title, calling=calling)
-    name = f"PACS {destination.name}"
+def _echo(ae_title: str, host: str, port: int, *, calling: str) -> Check:
+    status = _echo_status(host, port, ae_title, calling=calling)
+    name = f"PACS {ae_title}@{host}:{port}"
     if status == "good":
         return Check(name, "good", "answers C-ECHO")
     mends = {

@@ -46,15 +46,27 @@ class _Delay:
     until: float = 0.0
 
 
+Told = Callable[[Destination, Send, str], None]
+
+
 class Outbox:
     """Sends what is owed until stopped; each destination in a thread of its own, so that none waits for another.
 
     Of several workers one sends to a destination, the one that holds its lease.
 
+    told: hears of each try, with what went wrong or an empty text.
+
     Everything owed is tried at once after the start; the waits between two tries are kept in memory only.
     """
 
-    def __init__(self, station: Station, *, back_off: BackOff, send: Callable[..., int] = deliver) -> None:
+    def __init__(
+        self,
+        station: Station,
+        *,
+        back_off: BackOff,
+        send: Callable[..., int] = deliver,
+        told: Told = lambda _destination, _owed, _problem: None,
+    ) -> None:
         self._ledger = station.ledger
         self._claims = station.claims
         self._data_folder = station.settings.data_folder
@@ -63,6 +75,7 @@ class Outbox:
         self._commitment = Commitment(self._ledger, self._calling_ae_title)
         self._back_off = back_off
         self._send = send
+        self._told = told
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._serve_until_stopped, args=(x,), name=f"send {x.name}", daemon=True)
@@ -135,6 +148,7 @@ class Outbox:
     def _record(self, destination: Destination, owed: Send, state: SendState, text: str) -> None:
         if not self._claims.sent(owed, lease=_lease(destination), state=state, text=text, at=time.time()):
             _LOG.warning("%s is another worker's now; what was sent to it meanwhile is not counted", destination.name)
+        self._told(destination, owed, text if state == "failed" else "")
 
     def _takes(self, destination: Destination, owed: Send) -> bool:
         """Whether it is owed to this destination, or to the one this was before its address was corrected."""

@@ -28,7 +28,7 @@ from dicom_node.exchange.stow import deliver
 from dicom_node.ledger import Ledger
 from dicom_node.liveness import Watch, host_name, new_worker_id, on_the_same_machine
 from dicom_node.lock import WorkerLock
-from dicom_node.outbox import BackOff, Outbox
+from dicom_node.outbox import BackOff, Outbox, Told
 from dicom_node.records import WorkerRecord
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order
@@ -48,10 +48,11 @@ _FETCH_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class Tools:
-    """What the worker calls; replaced in tests."""
+    """What the worker calls; replaced in tests. told: hears of each try to send."""
 
     assess: Callable[..., dict[str, Any]] = assess_in_child
     send: Callable[..., int] = deliver
+    told: Told = lambda _destination, _owed, _problem: None
     back_off: BackOff = field(default_factory=BackOff)
 
 
@@ -125,7 +126,7 @@ class _Shift:
         station = Station(settings, ledger, self._claims)
         self._watch = Watch(lost_after_s=self._settings.takeover_after_s, look_every_s=self._settings.heartbeat_s)
         self._attempts = Attempts(station, tools.assess)
-        self._outbox = Outbox(station, back_off=tools.back_off, send=tools.send)
+        self._outbox = Outbox(station, back_off=tools.back_off, send=tools.send, told=tools.told)
         self._rounds = self._rounds_of(settings, ledger)
         self._stop = threading.Event()
         self._beats_at_s = time.monotonic()

@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Literal
 
@@ -20,11 +21,11 @@ from dicom_node.lock import WorkerLock
 from dicom_node.queue import Tools, Worker
 from dicom_node.receive.inbox import Inbox
 from dicom_node.receive.listener import Listener, Visit
-from dicom_node.records import ROUTED_PRIORITY
+from dicom_node.records import ROUTED_PRIORITY, Send
 from dicom_node.refusal import Refused
 from dicom_node.review.app import Connections, create_app
 from dicom_node.routing import Order
-from dicom_node.settings import LOOPBACK, Settings
+from dicom_node.settings import LOOPBACK, Destination, Settings
 from dicom_node.store import Store
 
 _LOG = logging.getLogger("marginwatch.serve")
@@ -65,7 +66,8 @@ class Node:
             self._listener = Listener(settings.listener, store, self.ledger, inbox, ended=self._visited)
         if "worker" in parts:
             order = Order(ROUTED_PRIORITY, version("marginwatch"))
-            self._worker = Worker(settings, self.ledger, order, tools, alone=alone)
+            audited = replace(tools or Tools(), told=self._told)
+            self._worker = Worker(settings, self.ledger, order, audited, alone=alone)
         if "review" in parts:
             # What comes by STOW-RS goes the listener's way, so it needs one in this process.
             deposit = self._deposit if self._listener is not None else None
@@ -106,6 +108,14 @@ class Node:
         reply = self._listener.deposit(content, source=_BY_STOW)
         found = reply.identity
         return reply.status, found.sop_class_uid if found else "", found.sop_instance_uid if found else ""
+
+    def _told(self, destination: Destination, owed: Send, problem: str) -> None:
+        """Record in the audit trail that results were sent, or were not."""
+        record = self.ledger.assessment(owed.assessment_id)
+        study = self.ledger.study(record.study_instance_uid)
+        part = StudyPart(record.study_instance_uid, study.patient_id if study else "")
+        actor = Actor(destination.ae_title, destination.dicomweb_url or f"{destination.host}:{destination.port}")
+        self.trail.sent(actor, self.settings.listener.ae_title, [part], problem=problem)
 
     def _visited(self, visit: Visit) -> None:
         """Record in the audit trail what an association brought."""

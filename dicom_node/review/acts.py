@@ -18,10 +18,12 @@ from dicom_node.review.visitor import visitor_of
 
 @dataclass(frozen=True)
 class Act:
-    """do: acts on the assessment with this id, False where that is not possible; otherwise: then says why."""
+    """do: acts on the assessment with this id, or on the study with this UID, False where that is not possible;
+    otherwise: then says why."""
 
     do: Callable[[Ledger, str], bool]
     otherwise: str
+    of_study: bool = False
 
 
 ACTS: Mapping[str, Act] = {
@@ -29,6 +31,7 @@ ACTS: Mapping[str, Act] = {
         Ledger.reopen, "this assessment has neither failed nor been called off, or is being made again already"
     ),
     "cancel": Act(Ledger.cancel, "this assessment has ended already"),
+    "release": Act(Ledger.release, "this study is not held", of_study=True),
 }
 
 
@@ -43,10 +46,11 @@ def _route(wanted: Act, ledger: Ledger, trail: AuditTrail) -> Callable[[Request,
         visitor = visitor_of(request)
         form = await read_form(request, visitor.session)
         entries = await to_thread.run_sync(entries_of, ledger, study_instance_uid)
-        assessment_id = form.get("assessment_id", "")
-        if not any(entry.record and entry.record.assessment_id == assessment_id for entry in entries):
+        subject = study_instance_uid if wanted.of_study else form.get("assessment_id", "")
+        known = wanted.of_study or any(entry.record and entry.record.assessment_id == subject for entry in entries)
+        if not known:
             raise HTTPException(404, "no such assessment of this study")
-        if not await to_thread.run_sync(wanted.do, ledger, assessment_id):
+        if not await to_thread.run_sync(wanted.do, ledger, subject):
             raise HTTPException(409, wanted.otherwise)
         trail.acted(visitor.actor, part_of(entries[0]), request.url.path)
         return RedirectResponse(f"/studies/{study_instance_uid}", 303)
