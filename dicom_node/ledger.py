@@ -168,12 +168,13 @@ class Ledger:
             connection.execute(update(STUDIES).where(as_seen).values({"held": held} if held else _COMPLETE))
 
     def release(self, study_instance_uid: str) -> bool:
-        """Record that a person wants a held study assessed as it is; False where it is not held. Another image revokes
-        that.
+        """Record that a person wants a held study assessed as it is; False where it is not held, or was released
+        already. Another image revokes that.
         """
-        mine = (STUDIES.c.study_instance_uid == study_instance_uid) & ~STUDIES.c.complete & (STUDIES.c.held != "")
+        mine = (STUDIES.c.study_instance_uid == study_instance_uid) & ~STUDIES.c.complete
+        held = (STUDIES.c.held != "") & ~STUDIES.c.released
         with self._engine.begin() as connection:
-            return bool(connection.execute(update(STUDIES).where(mine).values(released=True)).rowcount)
+            return bool(connection.execute(update(STUDIES).where(mine & held).values(released=True)).rowcount)
 
     def studies(self) -> list[Study]:
         return [Study(**row) for row in self._rows(STUDIES)]

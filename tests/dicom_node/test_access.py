@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from dicom_node.accounts import Accounts
 from dicom_node.identity import identity_of
@@ -22,6 +23,7 @@ from dicom_node.plans import register_plan
 from dicom_node.records import ROUTED_PRIORITY
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order, route
+from dicom_node.schema import STUDIES
 from dicom_node.serve import Node
 from dicom_node.settings import ReviewSettings
 
@@ -261,6 +263,24 @@ def test_an_admin_has_a_failed_study_assessed_again_once(site, bench, ledger):
         (again,) = route(ledger, Order(ROUTED_PRIORITY, "1"))
         assert (again.study_instance_uid, again.number) == (uid, 2)
         assert browser.post(f"/studies/{uid}/retry", data=form).status_code == 404
+
+
+def test_an_admin_releases_a_held_study(site, bench, ledger):
+    dataset = bench.patient("P7").slice("followup", "20260215", 0)
+    ledger.arrived(identity_of(dataset), Path("x.dcm"))
+    uid = str(dataset.StudyInstanceUID)
+    with ledger.transaction() as connection:
+        connection.execute(update(STUDIES).values(held="1 slice is missing."))
+    with logged_in(site, "reader") as browser:
+        page = browser.get(f"/studies/{uid}").text
+        assert "1 slice is missing." in page
+        assert "/release" not in page
+    with logged_in(site, "admin") as browser:
+        form = {"token": token_of(browser.get(f"/studies/{uid}").text)}
+        assert browser.post(f"/studies/{uid}/release", data=form).status_code == 303
+        assert ledger.study(uid).released
+        assert browser.post(f"/studies/{uid}/release", data=form).status_code == 409
+    assert ("DICOM Instances Accessed", "admin", f"{uid} P7 /studies/{uid}/release") in site.audited()
 
 
 def test_roles_see_and_do_what_is_theirs(site, bench, ledger):

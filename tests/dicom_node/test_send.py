@@ -6,6 +6,7 @@ import gc
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 from pynetdicom import AE, AllStoragePresentationContexts, evt
@@ -101,6 +102,17 @@ def assessed_follow_up(bench, *destinations: Destination):
     return node, bench.wait_until(lambda: worklist(node.ledger)[0].record)
 
 
+def transfers(bench) -> list[str]:
+    """The outcomes of transfers of P2's instances in the audit trail: 0 for success, 4 for a minor failure."""
+    text = "".join(file.read_text() for file in sorted((bench.settings.data_folder / "audit").iterdir()))
+    found = [
+        ET.fromstring(line)
+        for line in text.splitlines()
+        if 'csd-code="110104"' in line and 'ParticipantObjectID="P2"' in line
+    ]
+    return [message.find("EventIdentification").get("EventOutcomeIndicator") for message in found]
+
+
 def sent(node, record) -> Send | None:
     """The send that succeeded."""
     return next((send for send in node.ledger.sends(record.assessment_id) if send.state == "sent"), None)
@@ -114,6 +126,8 @@ def test_results_are_sent_again_until_the_peer_takes_them(bench, pacs):
     assert send.text == "3 objects"
     assert len(pacs.received) == 3
     assert node.ledger.owed() == []
+    bench.wait_until(lambda: transfers(bench).count("0") == 1)
+    assert set(transfers(bench)) == {"4", "0"}
     assert json.loads((Path(bench.stand_in.jobs[0].out) / "assessment.json").read_text())["outcome"] == "complete"
 
 
