@@ -17,6 +17,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
+from dicom_node.claims import Claims, Station
 from dicom_node.exchange.commitment import CommitmentReports, take_report
 from dicom_node.exchange.completeness import Completeness
 from dicom_node.exchange.deposit import Keep
@@ -27,7 +28,7 @@ from dicom_node.identity import identity_of
 from dicom_node.ledger import Ledger
 from dicom_node.outbox import BackOff, Outbox
 from dicom_node.peers import CompleteSettings, FetchSettings, Pacs
-from dicom_node.records import AssessmentRecord, RegisteredPlan, Study
+from dicom_node.records import AssessmentRecord, RegisteredPlan, Study, WorkerRecord
 from dicom_node.send import NotSent, send_files
 from dicom_node.settings import Destination, ListenerSettings, Settings
 from dicom_node.store import Store
@@ -330,8 +331,11 @@ def result(node: Side, patient: str) -> AssessmentRecord:
 
 
 def outbox(node: Side, destination: Destination) -> Outbox:
-    back_off = BackOff(0.1, 0.3)
-    return Outbox(node.ledger, node.folder, [destination], calling_ae_title=NODE, back_off=back_off)
+    listener = replace(node.settings.listener, ae_title=NODE)
+    settings = replace(node.settings, data_folder=node.folder, listener=listener, send=(destination,))
+    claims = Claims(node.ledger, WorkerRecord("sender", "host", "1", 0.0, 1, 0))
+    claims.enter(alone=True)
+    return Outbox(Station(settings, node.ledger, claims), back_off=BackOff(0.1, 0.3))
 
 
 def test_results_go_by_stow_though_the_pacs_was_down_and_nothing_is_doubled(side, pacs, tools, tmp_path):

@@ -31,7 +31,7 @@ def test_the_node_stays_up_whatever_comes(node, phantom, tools, tmp_path):
             connection.sendall(noise)
     assert node.answers()
     node.send(phantom.baseline)
-    assert node.study(patient_id="PHANTOM-0001") is not None
+    assert tools.wait_until(lambda: node.study(patient_id="PHANTOM-0001"), seconds=30)
     echo = [tools.need("echoscu", "dcmtk"), "127.0.0.1", str(node.dicom_port)]
     assert subprocess.run(echo, check=False).returncode == 0
     outside = [path for path in node.folder.iterdir() if path.name not in ("data", "node.toml", "node.log")]
@@ -39,9 +39,9 @@ def test_the_node_stays_up_whatever_comes(node, phantom, tools, tmp_path):
     assert "Traceback" not in (node.folder / "node.log").read_text()
 
 
-def test_the_quirks_of_real_scanners_are_stored_or_turned_away(node, shared):
+def test_the_quirks_of_real_scanners_are_stored_or_turned_away(node, shared, tools):
     node.start()
     node.send(shared / "quirks", check=False)
     assert node.answers()
-    assert list((node.folder / "data" / "instances").rglob("*.dcm"))
+    tools.wait_until(lambda: list((node.folder / "data" / "instances").rglob("*.dcm")), seconds=30)
     assert "Traceback" not in (node.folder / "node.log").read_text()
