@@ -133,26 +133,30 @@ class RegisteredPlan:
 
 @dataclass(frozen=True)
 class AssessmentRecord:
-    """One follow-up against one plan. inputs: digest of all that went in; previous: the assessments it builds on."""
+    """One follow-up against one plan; the defaults are those of one that is queued now.
+
+    inputs: digest of all that went in, empty: to be made anew; previous: the assessments it builds on.
+    """
 
     assessment_id: str
     study_instance_uid: str
     plan_id: str
-    inputs: str
     revision: int
     number: int
     """How many assessments of this study against this plan there have been, this one included."""
     priority: int
-    previous: tuple[str, ...]
-    state: AssessmentState
-    superseded: bool
-    code: str
-    text: str
-    document: Mapping[str, Any] | None
+    inputs: str = ""
+    previous: tuple[str, ...] = ()
+    state: AssessmentState = "queued"
+    superseded: bool = False
+    code: str = ""
+    text: str = ""
+    document: Mapping[str, Any] | None = None
     """The `assessment.json`; None until done."""
-    folder: str
-    queued_at: float
-    ended_at: float | None
+    folder: str = ""
+    queued_at: float = 0.0
+    """Seconds since the epoch, by the ledger; 0: not recorded yet."""
+    ended_at: float | None = None
     resource: Resource = "cpu"
     owner: str = ""
     """The worker that has it in hand, or had it last; empty before."""

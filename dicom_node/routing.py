@@ -14,9 +14,6 @@ from dicom_node.ledger import Ledger
 from dicom_node.records import ENDED, AssessmentRecord, RegisteredPlan, Study, same_patient
 
 Relation = Literal["baseline", "followup", "before_procedure", "no_images", "other_patient"]
-#: `queued_at` of an assessment that the ledger does not know yet.
-_NEW = 0.0
-
 Wait = Literal["receiving", "held", "waiting_for_baseline", "waiting_for_earlier"]
 
 
@@ -89,7 +86,7 @@ def route(ledger: Ledger, order: Order, *, permitted: ColumnElement[bool] | None
     permitted: asked of the database whenever something is recorded.
     """
     runnable = due(ledger, order)
-    return [r for r in runnable if r.queued_at != _NEW or ledger.queue(r, permitted=permitted)]
+    return [r for r in runnable if r.queued_at or ledger.queue(r, permitted=permitted)]
 
 
 def waits(plan: RegisteredPlan, studies: StudyIndex, ended: set[str]) -> Iterator[tuple[Study, Wait]]:
@@ -160,14 +157,7 @@ def _new_assessment(
         number=number,
         priority=max(order.priority, study.priority),
         previous=tuple(previous),
-        state="queued",
-        superseded=False,
-        code="",
-        text="",
-        document=None,
         folder=f"results/{study.study_instance_uid}/{identity[:16]}",
-        queued_at=_NEW,
-        ended_at=None,
     )
 
 

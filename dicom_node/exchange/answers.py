@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 #: More matches than this are no answer to what was asked: the PACS ignored a key.
@@ -23,6 +24,12 @@ class RemoteStudy:
     issuer_of_patient_id: str
     study_date: str
 
+    @classmethod
+    def read(cls, text: Callable[[str], str]) -> RemoteStudy:
+        """From a match; text: its values by keyword, empty where there is none."""
+        keywords = ("StudyInstanceUID", "PatientID", "IssuerOfPatientID", "StudyDate")
+        return cls(*(text(keyword) for keyword in keywords))
+
 
 @dataclass(frozen=True)
 class RemoteSeries:
@@ -31,6 +38,13 @@ class RemoteSeries:
     series_instance_uid: str
     modality: str
     instances: int
+
+    @classmethod
+    def read(cls, text: Callable[[str], str], counted: Callable[[str], int]) -> RemoteSeries:
+        """From a match, as with a study. counted: how many instances the series with this UID has, for a PACS that does
+        not say."""
+        uid, said = text("SeriesInstanceUID"), text("NumberOfSeriesRelatedInstances")
+        return cls(uid, text("Modality"), int(said) if said.isdecimal() else counted(uid))
 
 
 @dataclass(frozen=True)

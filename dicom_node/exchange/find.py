@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydicom import Dataset
@@ -35,25 +36,17 @@ class Query:
         """The studies with these values; dates: YYYYMMDD-YYYYMMDD."""
         keys = {"PatientID": patient_id, "StudyInstanceUID": study_instance_uid, "StudyDate": dates}
         found = self._find("STUDY", MOST_STUDIES, **keys, IssuerOfPatientID="")
-        return [
-            RemoteStudy(
-                _text(item, "StudyInstanceUID"),
-                _text(item, "PatientID"),
-                _text(item, "IssuerOfPatientID"),
-                _text(item, "StudyDate"),
-            )
-            for item in found
-        ]
+        return [RemoteStudy.read(partial(_text, item)) for item in found]
 
     def series(self, study_instance_uid: str) -> list[RemoteSeries]:
         """The series of a study; they are counted image by image where the PACS does not say how many each has."""
         keys = {"StudyInstanceUID": study_instance_uid, "SeriesInstanceUID": "", "Modality": ""}
-        found = []
-        for item in self._find("SERIES", MOST_SERIES, **keys, NumberOfSeriesRelatedInstances=""):
-            uid, said = _text(item, "SeriesInstanceUID"), _text(item, "NumberOfSeriesRelatedInstances")
-            count = int(said) if said.isdecimal() else len(self.instances(study_instance_uid, uid))
-            found.append(RemoteSeries(uid, _text(item, "Modality"), count))
-        return found
+        found = self._find("SERIES", MOST_SERIES, **keys, NumberOfSeriesRelatedInstances="")
+
+        def counted(series_instance_uid: str) -> int:
+            return len(self.instances(study_instance_uid, series_instance_uid))
+
+        return [RemoteSeries.read(partial(_text, item), counted) for item in found]
 
     def instances(self, study_instance_uid: str, series_instance_uid: str) -> list[RemoteInstance]:
         """The instances of a series."""

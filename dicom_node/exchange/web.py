@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,25 +78,17 @@ class WebQuery:
         keys = {"PatientID": patient_id, "StudyInstanceUID": study_instance_uid, "StudyDate": dates}
         asked = {key: value for key, value in keys.items() if value}
         found = self._search("studies", MOST_STUDIES, asked, ["IssuerOfPatientID"])
-        return [
-            RemoteStudy(
-                _text(item, "StudyInstanceUID"),
-                _text(item, "PatientID"),
-                _text(item, "IssuerOfPatientID"),
-                _text(item, "StudyDate"),
-            )
-            for item in found
-        ]
+        return [RemoteStudy.read(partial(_text, item)) for item in found]
 
     def series(self, study_instance_uid: str) -> list[RemoteSeries]:
         """The series of a study; they are counted image by image where the PACS does not say how many each has."""
-        found = []
         path = f"studies/{study_instance_uid}/series"
-        for item in self._search(path, MOST_SERIES, {}, ["NumberOfSeriesRelatedInstances"]):
-            uid, said = _text(item, "SeriesInstanceUID"), _text(item, "NumberOfSeriesRelatedInstances")
-            count = int(said) if said.isdecimal() else len(self.instances(study_instance_uid, uid))
-            found.append(RemoteSeries(uid, _text(item, "Modality"), count))
-        return found
+        found = self._search(path, MOST_SERIES, {}, ["NumberOfSeriesRelatedInstances"])
+
+        def counted(series_instance_uid: str) -> int:
+            return len(self.instances(study_instance_uid, series_instance_uid))
+
+        return [RemoteSeries.read(partial(_text, item), counted) for item in found]
 
     def instances(self, study_instance_uid: str, series_instance_uid: str) -> list[RemoteInstance]:
         """The instances of a series."""

@@ -208,6 +208,13 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         node.stop()
 
 
+@pytest.fixture
+def ledger(bench: Bench) -> Iterator[Ledger]:
+    ledger = bench.ledger()
+    yield ledger
+    ledger.close()
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for localhost that is its own authority, and its key."""

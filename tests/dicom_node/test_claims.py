@@ -13,13 +13,6 @@ from dicom_node.records import WorkerRecord
 from dicom_node.routing import Order, route
 
 
-@pytest.fixture
-def ledger(bench):
-    ledger = bench.ledger()
-    yield ledger
-    ledger.close()
-
-
 def entered(ledger, name: str) -> Claims:
     claims = Claims(ledger, WorkerRecord(name, "host", "1", 0.0, 1, 0))
     claims.enter(alone=False)

@@ -21,13 +21,6 @@ from dicom_node.schema import ASSESSMENTS, INSTANCES, STUDIES
 
 
 @pytest.fixture
-def ledger(bench):
-    ledger = bench.ledger()
-    yield ledger
-    ledger.close()
-
-
-@pytest.fixture
 def metrics(bench, ledger) -> NodeMetrics:
     return NodeMetrics(ledger, bench.settings.data_folder)
 

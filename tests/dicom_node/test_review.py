@@ -50,13 +50,6 @@ def assessed(bench, ledger: Ledger, patient_id: str, outcome: str, margin_mm: fl
 
 
 @pytest.fixture
-def ledger(bench):
-    ledger = bench.ledger()
-    yield ledger
-    ledger.close()
-
-
-@pytest.fixture
 def client(bench):
     node = bench.node("review")
     with httpx.Client(base_url=f"http://127.0.0.1:{node.settings.review.port}", trust_env=False) as client:

@@ -11,8 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,21 @@ from dicom_node.phantom_series import PhantomFolder
 DCMTK = Path("/usr/bin")
 
 
+def _part(name: str) -> Any:
+    """A module of `parts/`; test modules cannot import each other."""
+    spec = importlib.util.spec_from_file_location(f"parts_{name}", Path(__file__).parent / "parts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+_FLEET = _part("fleet")
+free_port, wait_until, ended = _FLEET.free_port, _FLEET.wait_until, _FLEET.stop_process
+
+
 def need(program: str, package: str) -> str:
     """The program's path; skips the test by name where it is not installed."""
     places = (DCMTK / program, Path("/usr/sbin", program), Path("/usr/share/orthanc/plugins", program))
@@ -34,21 +48,6 @@ def need(program: str, package: str) -> str:
     if path is None:
         pytest.skip(f"{program} is not installed (apt-get install {package})")
     return str(path)
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], Any], *, seconds: float) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"not within {seconds:g} s")
 
 
 def marginwatch(*arguments: object) -> list[str]:
@@ -59,13 +58,6 @@ def run(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[s
     done = subprocess.run(marginwatch(*arguments), capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stderr
     return done
-
-
-def ended(process: subprocess.Popen[Any], number: int) -> None:
-    """Send the process a signal and wait for its end."""
-    if process.poll() is None:
-        process.send_signal(number)
-    process.wait(30)
 
 
 @dataclass
@@ -252,7 +244,7 @@ def tools() -> Tools:
 @pytest.fixture(scope="session")
 def fleet() -> Any:
     """The module `parts/fleet.py`, which `storm.py` uses too."""
-    return _part("fleet")
+    return _FLEET
 
 
 @pytest.fixture(scope="module")
@@ -266,14 +258,3 @@ def postgres(fleet: Any) -> Iterator[Any]:
     yield server
     server.stop(signal.SIGQUIT)
     server.remove()
-
-
-def _part(name: str) -> Any:
-    """A module of `parts/`; test modules cannot import each other."""
-    spec = importlib.util.spec_from_file_location(f"parts_{name}", Path(__file__).parent / "parts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module

@@ -312,19 +312,10 @@ def result(node: Side, patient: str) -> AssessmentRecord:
         assessment_id=f"{patient}-1",
         study_instance_uid=uid_of(patient, "result"),
         plan_id="plan",
-        inputs="",
         revision=1,
         number=1,
         priority=1,
-        previous=(),
-        state="queued",
-        superseded=False,
-        code="",
-        text="",
-        document=None,
         folder=f"results/{patient}",
-        queued_at=0.0,
-        ended_at=None,
     )
     node.ledger.queue(record)
     return record

@@ -65,44 +65,12 @@ def archive(bench):
     archive.stop()
 
 
-@pytest.fixture
-def ledger(bench):
-    ledger = bench.ledger()
-    yield ledger
-    ledger.close()
-
-
 def stored(ledger, destination: Destination) -> Send:
     """A send that waits for commitment."""
-    common = dict.fromkeys(("inputs", "code", "text", "folder"), "")
-    record = AssessmentRecord(
-        **common,
-        assessment_id="1",
-        study_instance_uid="1.2",
-        plan_id="plan",
-        revision=1,
-        number=1,
-        priority=1,
-        previous=(),
-        state="queued",
-        superseded=False,
-        document=None,
-        queued_at=0.0,
-        ended_at=None,
-    )
-    ledger.queue(record)
+    ledger.queue(AssessmentRecord("1", "1.2", "plan", revision=1, number=1, priority=1))
     ledger.ended("1", "done", document={}, send_to=[destination.name])
     ledger.sent("1", destination.name, state="stored", text="")
     return ledger.owed()[0]
-
-
-@pytest.fixture
-def files(bench):
-    found = []
-    for number, dataset in enumerate(bench.patient().slices("result", "20260301")):
-        found.append(bench.folder / f"{number}.dcm")
-        found[-1].write_bytes(bench.file_bytes(dataset))
-    return found
 
 
 def outcome(ledger) -> tuple[str, str]:

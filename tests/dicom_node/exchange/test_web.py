@@ -61,15 +61,6 @@ def server():
     server.server_close()
 
 
-@pytest.fixture
-def files(bench):
-    found = []
-    for number, dataset in enumerate(bench.patient().slices("result", "20260301")):
-        found.append(bench.folder / f"{number}.dcm")
-        found[-1].write_bytes(bench.file_bytes(dataset))
-    return found
-
-
 def failures(*reasons: int) -> dict[str, Any]:
     return {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [reason]}} for reason in reasons]}}
 
