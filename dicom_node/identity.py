@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from io import BytesIO
+from typing import BinaryIO
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
@@ -13,10 +15,12 @@ from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicom_node.broken import BROKEN
+from dicom_node.digest import start_of_dataset
 from dicom_node.records import Identity
 from dicom_node.refusal import Refused
 
 _LAST_TAG_NEEDED = 0x0020000E
+_MOST_BYTES = 1 << 20
 #: When the images were taken, and what the study says of it; best first.
 _OWN_DAY = ("AcquisitionDateTime", "AcquisitionDate")
 _STUDY_DAY = ("StudyDate", "SeriesDate", "ContentDate")
@@ -69,6 +73,32 @@ def read_identity(encoded: bytes, transfer_syntax_uid: str) -> Identity:
         raise Refused("broken_dataset", f"The dataset cannot be read: {problem}.") from None
 
 
+@dataclass(frozen=True)
+class FileIdentity:
+    """Whose a DICOM file is. start_bytes: where its data set begins; source_ae_title: who sent it, empty where the file
+    does not say.
+    """
+
+    identity: Identity
+    transfer_syntax_uid: str
+    start_bytes: int
+    source_ae_title: str = ""
+
+
+def identity_of_file(file: BinaryIO) -> FileIdentity:
+    """Whose the file is, by its first MiB: nothing more is read or inflated. Raises `Refused`, and OSError."""
+    start = start_of_dataset(file)
+    file.seek(0)
+    head = file.read(start)
+    try:
+        elements = BytesIO(head.removeprefix(head[:128] + b"DICM"))
+        meta = read_dataset(elements, is_implicit_VR=False, is_little_endian=True)
+        syntax, source = str(meta.TransferSyntaxUID), str(meta.get("SourceApplicationEntityTitle") or "")
+    except BROKEN:
+        raise Refused("broken_dataset", "This is no DICOM file with its transfer syntax.") from None
+    return FileIdentity(read_identity(file.read(_MOST_BYTES), syntax), syntax, start, source)
+
+
 def _day(text: str) -> date | None:
     """The day that a DICOM date or date and time begins with."""
     try:
@@ -83,6 +113,6 @@ def _is_past_identity(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 def _inflated_start(encoded: bytes) -> bytes:
     try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(encoded, 1 << 20)
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(encoded, _MOST_BYTES)
     except zlib.error as problem:
         raise Refused("broken_dataset", f"The deflated dataset cannot be read: {problem}.") from None

@@ -39,6 +39,8 @@ from dicom_node.schema import (
 )
 from dicom_node.settings import Settings
 
+#: Databases take no statement of any length: SQLite 32,766 values, PostgreSQL 65,535.
+_ASKED_TOGETHER = 10_000
 _COMPLETE = {"complete": True, "held": ""}
 
 
@@ -69,7 +71,11 @@ class Ledger:
 
     def known(self, sop_instance_uids: Sequence[str]) -> list[Instance]:
         """Those of these instances that have arrived."""
-        return [_instance(row) for row in self._rows(INSTANCES, INSTANCES.c.sop_instance_uid.in_(sop_instance_uids))]
+        found = []
+        for at in range(0, len(sop_instance_uids), _ASKED_TOGETHER):
+            some = sop_instance_uids[at : at + _ASKED_TOGETHER]
+            found += [_instance(row) for row in self._rows(INSTANCES, INSTANCES.c.sop_instance_uid.in_(some))]
+        return found
 
     def instances(self, study_instance_uid: str) -> list[Instance]:
         rows = self._rows(INSTANCES, INSTANCES.c.study_instance_uid == study_instance_uid)

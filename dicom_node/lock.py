@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class WorkerLock:
-    """Whoever holds it may run the queue of a data folder; or, by another name, is that worker."""
+    """Whoever holds it may run the queue of a data folder; or, by another name, is that worker, or its listener."""
 
     def __init__(self, data_folder: Path, name: str = "worker.lock") -> None:
         self._path = data_folder / name

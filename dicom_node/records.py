@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from unicodedata import category
 
 from dicom_node.refusal import Refused
 
@@ -54,6 +55,10 @@ class Identity:
         for name in ("sop_instance_uid", "sop_class_uid", "study_instance_uid", "series_instance_uid"):
             if not _SAFE_UID.match(getattr(self, name)):
                 raise Refused("bad_uid", f"The instance has no valid {name.replace('_', ' ')}.")
+        whose = self.patient_id + self.issuer_of_patient_id
+        if not whose.isprintable() and any(category(character) in ("Cc", "Cs") for character in whose):
+            # To leave them out would make another patient of it; databases and XML cannot hold all of them.
+            raise Refused("bad_patient_id", "The patient ID or its issuer holds control characters.")
 
     @property
     def is_image(self) -> bool:

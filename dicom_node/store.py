@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,9 @@ from dicom_node.digest import digest_of
 from dicom_node.durable import sync_entry
 from dicom_node.records import Identity
 from dicom_node.refusal import Refused
+
+#: What a file system says that has no hard links, or none from here to there.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS)
 
 
 class Store:
@@ -35,14 +39,22 @@ class Store:
 
         The file stays where it is, for the case that what follows is broken off.
         """
-        relative = Path(
-            "instances",
-            identity.study_instance_uid,
-            identity.series_instance_uid,
-            f"{identity.sop_instance_uid}.dcm",
-        )
+        relative = _place_of(identity)
         self._link(file, self._root / relative)
         return relative
+
+    def take_first(self, identity: Identity, file: Path) -> tuple[Path, str | None]:
+        """As `take`, but a file that lies there already stays, and the hash of its data set is returned too."""
+        relative = _place_of(identity)
+        while not self._link(file, self._root / relative, replace=False):
+            there = self.sha256(str(relative))
+            if there is not None:
+                return relative, there
+        return relative, None
+
+    def forget(self, path: Path) -> None:
+        """Take the file at this relative path out of the store."""
+        (self._root / path).unlink(missing_ok=True)
 
     def take_aside(self, identity: Identity, file: Path, sha256: str) -> Path:
         """The same for an instance that has the UID of a stored one and other bytes."""
@@ -64,7 +76,8 @@ class Store:
         digest = digest_of(self._root / path)
         return None if digest is None else digest.dataset
 
-    def _link(self, file: Path, target: Path) -> None:
+    def _link(self, file: Path, target: Path, *, replace: bool = True) -> bool:
+        """Whether the file lies at the target now."""
         folder = target.parent
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,13 +85,41 @@ class Store:
                 folder = folder.parent
                 self._changed.add(folder)
         self._changed.add(target.parent)
+        if _linked(file, target):
+            return True
+        if not replace:
+            return False
         fresh = target.with_name(f".{uuid4().hex}.arriving")
         try:
-            os.link(file, target)
-            return
-        except FileExistsError:
-            os.link(file, fresh)
-        except OSError:  # a file system without links
-            shutil.copyfile(file, fresh)
-            sync_entry(fresh)
-        os.replace(fresh, target)
+            _linked(file, fresh)
+            os.replace(fresh, target)
+        finally:
+            fresh.unlink(missing_ok=True)
+        return True
+
+
+def _place_of(identity: Identity) -> Path:
+    name = f"{identity.sop_instance_uid}.dcm"
+    return Path("instances", identity.study_instance_uid, identity.series_instance_uid, name)
+
+
+def _linked(file: Path, target: Path) -> bool:
+    """Whether the target is the file now; False where something lies there already. Raises OSError."""
+    try:
+        os.link(file, target)
+        return True
+    except FileExistsError:
+        return False
+    except OSError as problem:
+        if problem.errno not in _NO_LINKS:
+            raise
+    copied = target.with_name(f".{uuid4().hex}.arriving")
+    try:
+        shutil.copyfile(file, copied)
+        sync_entry(copied)
+        if target.exists():
+            return False
+        os.replace(copied, target)
+        return True
+    finally:
+        copied.unlink(missing_ok=True)

@@ -7,15 +7,12 @@ from contextlib import contextmanager
 from io import BytesIO
 from typing import Protocol
 
-from pydicom import dcmread
-
-from dicom_node.broken import BROKEN
 from dicom_node.exchange.answers import NoAnswer, RemoteInstance, RemoteSeries, RemoteStudy, Wanted
 from dicom_node.exchange.association import Called
 from dicom_node.exchange.find import querying
 from dicom_node.exchange.retrieve import c_get, c_move
 from dicom_node.exchange.web import WebQuery, fetch, web_client
-from dicom_node.identity import identity_of
+from dicom_node.identity import identity_of_file
 from dicom_node.peers import Pacs
 from dicom_node.refusal import Refused
 
@@ -73,8 +70,8 @@ class _Checked:
 
     def __call__(self, content: bytes) -> None:
         try:
-            identity = identity_of(dcmread(BytesIO(content), stop_before_pixels=True))
-        except (*BROKEN, Refused):
+            identity = identity_of_file(BytesIO(content)).identity
+        except Refused:
             raise NoAnswer(f"{self._pacs.ae_title} sent an instance that cannot be read") from None
         wanted = self._wanted
         if (identity.study_instance_uid, identity.patient_id) != (wanted.study_instance_uid, wanted.patient_id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -35,7 +36,6 @@ from dicom_node.receive.pdu import (
 )
 from dicom_node.records import Identity
 
-_CLASSES = STORAGE_CLASSES | {VERIFICATION, STORAGE_COMMITMENT}
 _MOST_COMMAND_BYTES = 1 << 16
 #: Of data sets of other messages than C-STORE: a storage commitment request names each instance in some 150 bytes.
 MOST_REQUEST_BYTES = 16 << 20
@@ -44,13 +44,12 @@ MOST_REQUEST_BYTES = 16 << 20
 @dataclass(frozen=True)
 class Limits:
     """request_s: for the association request to be whole; pdu_s: for a PDU that has begun; idle_s: between two PDUs;
-    max_pdu_bytes: offered to the peer; max_instance_bytes: of a data set."""
+    max_pdu_bytes: offered to the peer."""
 
     request_s: float = 30.0
     pdu_s: float = 60.0
     idle_s: float = 300.0
     max_pdu_bytes: int = 131072
-    max_instance_bytes: int = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,10 @@ class Services(Protocol):
     def store(self, message: Message, request: Request) -> Reply:
         """Keep an instance."""
 
-    def commit(self, message: Message, request: Request) -> Reply:
+    def commit(self, message: Message) -> Reply:
         """Answer a request for storage commitment."""
 
-    def reported(self, message: Message, request: Request) -> Reply:
+    def reported(self, message: Message) -> Reply:
         """Take the report on a commitment that was asked for."""
 
 
@@ -123,8 +122,11 @@ class Tally:
 
 
 class Association:
-    """Serves one connection until it ends. due: when it will have taken too long over what it is at (monotonic
-    seconds); whoever watches then closes the connection."""
+    """Serves one connection until it ends.
+
+    rejection: what the peer is told whatever it asks for, if so. due: when it will have taken too long over what it is
+    at (monotonic seconds); whoever watches then closes the connection.
+    """
 
     def __init__(
         self,
@@ -132,6 +134,7 @@ class Association:
         services: Services,
         limits: Limits,
         *,
+        rejection: Rejection | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tally = Tally()
@@ -139,6 +142,7 @@ class Association:
         self._services = services
         self._limits = limits
         self._clock = clock
+        self._rejection = rejection
         self._request: Request | None = None
         self._contexts: Mapping[int, Context] = {}
         # What is not whole yet of a message: its command set, or its data set.
@@ -168,12 +172,14 @@ class Association:
             raise ProtocolError(f"{kind.name} before an association", AbortReason.UNEXPECTED_PDU)
         request = read_request(self._connection.body(length))
         self.tally.request = self._request = request
-        rejection = self._services.refuses(request) if is_of_dicom(request) else Rejection.APPLICATION_CONTEXT
+        rejection = self._rejection or self._services.refuses(request)
+        if not is_of_dicom(request):
+            rejection = Rejection.APPLICATION_CONTEXT
         if rejection is not None:
             self.tally.ended = f"rejected: {rejection.name.lower().replace('_', ' ')}"
             self._connection.send(rejection.pdu())
             return False
-        self._contexts = granted(request, _CLASSES)
+        self._contexts = granted(request)
         self._connection.send(acceptance(request, self._contexts, max_pdu_bytes=self._limits.max_pdu_bytes))
         return True
 
@@ -245,7 +251,9 @@ class Association:
         command = message.command
         if command.is_response or command.field == Field.C_CANCEL:
             return
+        self.due = math.inf  # while the node is at work the peer can do nothing
         reply = self._reply(message)
+        self.due = self._clock() + self._limits.pdu_s
         content = reply_to(command, reply.status, comment=reply.comment)
         self._send(context_id, content, b"")
         if reply.report is not None:
@@ -261,9 +269,9 @@ class Association:
             self.tally.count(reply)
             return reply
         if message.context.abstract_syntax == STORAGE_COMMITMENT and command.field == Field.N_ACTION:
-            return self._services.commit(message, request)
+            return self._services.commit(message)
         if message.context.abstract_syntax == STORAGE_COMMITMENT and command.field == Field.N_EVENT_REPORT:
-            return self._services.reported(message, request)
+            return self._services.reported(message)
         return Reply(Status.UNRECOGNIZED_OPERATION)
 
     def _send(self, context_id: int, command: bytes, dataset: bytes) -> None:

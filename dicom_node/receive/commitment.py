@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,12 +12,12 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicom_node.broken import BROKEN
 from dicom_node.receive.association import Message, Reply, Report
 from dicom_node.receive.command import Status, event_report
-from dicom_node.receive.negotiation import STORAGE_COMMITMENT, Request
+from dicom_node.receive.negotiation import STORAGE_COMMITMENT
 
 _LOG = logging.getLogger("marginwatch.commitment")
 
@@ -52,25 +51,16 @@ class Reports(Protocol):
 
 
 class Commitment:
-    """Answers requests, and takes reports.
+    """Answers requests, on the association on which they came, and takes reports.
 
-    missing: of references, those that are not on the disk, with the Failure Reason. deliver: sends an answer to the
-    peer on an association of its own, whenever that is possible, and says whether it will; else the answer goes back on
-    the association of the request.
+    missing: of references, those that are not on the disk, with the Failure Reason.
     """
 
-    def __init__(
-        self,
-        missing: Callable[[Sequence[Reference]], Mapping[Reference, int]],
-        *,
-        deliver: Callable[[str, Answer], bool] = lambda _ae_title, _answer: False,
-        reports: Reports | None = None,
-    ) -> None:
+    def __init__(self, missing: Callable[[Sequence[Reference]], Mapping[Reference, int]], reports: Reports) -> None:
         self._missing = missing
-        self._deliver = deliver
         self._reports = reports
 
-    def requested(self, message: Message, request: Request) -> Reply:
+    def requested(self, message: Message) -> Reply:
         if message.command.sop_instance_uid != PUSH_MODEL_INSTANCE or message.command.type_id != _REQUEST_ACTION:
             return Reply(Status.NO_SUCH_ACTION)
         try:
@@ -85,15 +75,11 @@ class Commitment:
             _LOG.exception("a request for storage commitment could not be looked up")
             return Reply(Status.PROCESSING_FAILURE, "The node cannot look at its store at the moment.")
         answer = Answer(transaction_uid, tuple(r for r in wanted if r not in failed), dict(failed))
-        if self._deliver(request.calling_ae_title, answer):
-            return Reply(Status.SUCCESS)
         command = event_report(STORAGE_COMMITMENT, PUSH_MODEL_INSTANCE, message_id=1, event_type=event_type_of(answer))
         report = Report(command, _encoded(report_of(answer), message.context.transfer_syntax))
         return Reply(Status.SUCCESS, report=report)
 
     def reported(self, message: Message) -> Reply:
-        if self._reports is None:
-            return Reply(Status.PROCESSING_FAILURE, "This node has asked nobody for storage commitment.")
         try:
             dataset = _dataset(message)
             committed = {r.sop_instance_uid for r in _references(dataset, "ReferencedSOPSequence")}
@@ -145,8 +131,6 @@ def _dataset(message: Message) -> Dataset:
     if message.incoming is None or message.incoming.is_too_large:
         raise ValueError("no data set, or one that is too large")
     content, syntax = bytes(message.incoming.content()), message.context.transfer_syntax
-    if syntax == DeflatedExplicitVRLittleEndian:
-        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, 1 << 28)
     is_implicit, is_little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
     return read_dataset(BytesIO(content), is_implicit_VR=is_implicit, is_little_endian=is_little)
 
@@ -157,7 +141,4 @@ def _encoded(dataset: Dataset, transfer_syntax_uid: str) -> bytes:
     file.is_little_endian = transfer_syntax_uid != ExplicitVRBigEndian
     write_dataset(file, dataset)
     content: bytes = file.getvalue()
-    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        content = packer.compress(content) + packer.flush()
     return content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -13,6 +13,8 @@ from dicom_node.receive.negotiation import Rejection, Request
 
 _MINUTE_S = 60.0
 _MOST_ADDRESSES = 10_000
+#: Connections that are told politely that they are too many, of all addresses and of one; more are closed unheard.
+_WAITING_ROOM, _WAITING_OF_ONE = 32, 4
 Network = IPv4Network | IPv6Network
 
 
@@ -35,7 +37,8 @@ class Gate:
         self._rules = rules
         self._clock = clock
         self._lock = threading.Lock()
-        self._open: dict[str, int] = {}
+        self._open: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()
         self._begun: dict[str, deque[float]] = {}
 
     def admits(self, address: str) -> bool:
@@ -43,7 +46,7 @@ class Gate:
         return not self._rules.networks or any(_plain(address) in network for network in self._rules.networks)
 
     def enter(self, address: str) -> Rejection | None:
-        """Counts a connection from now on; why its association is refused, if so."""
+        """Why a connection from this address gets no association, if so; else it counts until it leaves."""
         with self._lock:
             now = self._clock()
             if len(self._begun) > _MOST_ADDRESSES:
@@ -53,23 +56,31 @@ class Gate:
             begun = self._begun.setdefault(address, deque())
             while begun and begun[0] < now - _MINUTE_S:
                 begun.popleft()
+            if len(begun) >= self._rules.most_a_minute:
+                return Rejection.CONGESTION  # what is refused does not count, or an eager peer would never get in again
             begun.append(now)
-            self._open[address] = self._open.get(address, 0) + 1
-            if len(begun) > self._rules.most_a_minute:
-                begun.pop()  # what is refused does not count, or an eager peer would never get in again
-                return Rejection.CONGESTION
-            everyone = sum(self._open.values())
             # The last quarter is for peers that have none yet.
             own_most = max(1, self._rules.most_associations * 3 // 4)
-            if everyone > self._rules.most_associations or self._open[address] > own_most:
+            if self._open.total() >= self._rules.most_associations or self._open[address] >= own_most:
                 return Rejection.LIMIT
+            self._open[address] += 1
             return None
 
-    def leave(self, address: str) -> None:
+    def wait(self, address: str) -> bool:
+        """Whether one that gets no association is to be told so; then it counts as waiting until it leaves."""
         with self._lock:
-            self._open[address] -= 1
-            if not self._open[address]:
-                del self._open[address]
+            if self._waiting.total() >= _WAITING_ROOM or self._waiting[address] >= _WAITING_OF_ONE:
+                return False
+            self._waiting[address] += 1
+            return True
+
+    def leave(self, address: str, *, waited: bool = False) -> None:
+        """A connection has ended. waited: it was one that got no association."""
+        with self._lock:
+            of = self._waiting if waited else self._open
+            of[address] -= 1
+            if not of[address]:
+                del of[address]
 
     def refuses(self, request: Request) -> Rejection | None:
         """Why an association by these titles is refused, if so."""

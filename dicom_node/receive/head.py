@@ -73,7 +73,8 @@ def _plain_identity(encoded: bytes, transfer_syntax_uid: str) -> Identity | None
         if tag in _WANTED and value is not None:
             found[_WANTED[tag]] = value
     texts = {keyword: value.decode("ascii").strip(" \0") for keyword, value in found.items() if value.isascii()}
-    if len(texts) < len(found) or len(found.keys() & _UIDS) < len(_UIDS):
+    escapes = any("\x1b" in text for text in texts.values())  # of ISO 2022: another character set follows
+    if escapes or len(texts) < len(found) or len(found.keys() & _UIDS) < len(_UIDS):
         return None
     acquired = acquired_on(lambda keyword: texts.get(keyword, ""))
     return Identity(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+from dicom_node.lock import WorkerLock
 from dicom_node.receive.incoming import Incoming
 
 
@@ -21,7 +22,15 @@ class Inbox:
     def __init__(self, folder: Path, *, durable: bool) -> None:
         self._folder = folder
         self.is_durable = durable
+        self._lock = WorkerLock(folder.parent, "listener.lock")
         folder.mkdir(parents=True, exist_ok=True)
+
+    def acquire(self) -> bool:
+        """Whether this process alone uses the folder from now on; False while another does."""
+        return self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
 
     def part(self) -> Path:
         """A name for the file of an instance that is not whole yet."""
@@ -40,8 +49,6 @@ class Inbox:
             self._sync_folder()
             large.close()
             return path
-        # The name is there before the content: to sync the file brings both to the disk (ext4, xfs and btrfs do; where
-        # a file system does not, `_sync_folder` in the intake makes it so within a second).
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             _write_all(descriptor, incoming.head, incoming.content())
@@ -51,6 +58,8 @@ class Inbox:
             raise
         finally:
             os.close(descriptor)
+        # To sync the file brings its name to the disk too on ext4, xfs and btrfs; then this costs next to nothing.
+        self._sync_folder()
         return path
 
     def left_over(self) -> Iterator[Path]:

@@ -11,38 +11,28 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import suppress
 
-from pydicom import dcmread
+from sqlalchemy.exc import InterfaceError, OperationalError
 
-from dicom_node.broken import BROKEN
-from dicom_node.digest import digest_of
-from dicom_node.durable import sync_entry
-from dicom_node.identity import identity_of
+from dicom_node.identity import identity_of_file
 from dicom_node.ledger import Ledger
+from dicom_node.placing import Brought, Placing
 from dicom_node.receive.inbox import Inbox
-from dicom_node.records import Arrival, Identity, Instance
 from dicom_node.refusal import Refused
 from dicom_node.store import Store
 
 _LOG = logging.getLogger("marginwatch.intake")
 
-_MOST_AT_ONCE = 200
-#: How long to gather before a batch: little for whoever waits, much less work for the disk.
-_GATHER_S = 0.2
+_MOST_AT_ONCE = 1000
+#: A batch begins when nothing has come for a while, or after this long: to gather costs whoever waits little, and the
+#: disk and the senders, who share the processor with it, gain much.
+_QUIET_S, _GATHER_S = 0.2, 3.0
 _LOOK_EVERY_S = 0.02
 _RETRY_S = 2.0
 _SETTLE_WITHIN_S = 10.0
-
-
-@dataclass(frozen=True)
-class Arrived:
-    """A file in the inbox and whose it is. calling_ae_title: who sent it; empty where that is not known any more."""
-
-    path: Path
-    identity: Identity
-    calling_ae_title: str = ""
+#: A database or disk that is away comes back.
+_AWAY = (OSError, OperationalError, InterfaceError)
 
 
 class Intake:
@@ -50,11 +40,10 @@ class Intake:
 
     def __init__(self, inbox: Inbox, store: Store, ledger: Ledger) -> None:
         self._inbox = inbox
-        self._store = store
-        self._ledger = ledger
-        self._waiting: queue.SimpleQueue[Arrived] = queue.SimpleQueue()
+        self._placing = Placing(store, ledger, is_synced=inbox.is_durable)
+        self._waiting: queue.SimpleQueue[Brought] = queue.SimpleQueue()
         # What could not be done because of a disk that is away; the thread's own.
-        self._later: list[Arrived] = []
+        self._later: list[Brought] = []
         self._again_at = 0.0
         self._taken = 0
         self._done = 0
@@ -67,10 +56,10 @@ class Intake:
         """Also takes up what an earlier process left in the inbox."""
         for path in self._inbox.left_over():
             try:
-                dataset = dcmread(path, stop_before_pixels=True)
-                sender = str(dataset.file_meta.get("SourceApplicationEntityTitle") or "")
-                self.take(Arrived(path, identity_of(dataset), sender))
-            except (Refused, *BROKEN) as problem:
+                with path.open("rb") as file:
+                    found = identity_of_file(file)
+                self.take(Brought(path, found.identity, found.source_ae_title))
+            except (Refused, OSError) as problem:
                 # It was never answered with success: what is answered was read before.
                 _LOG.error("a file left in the inbox cannot be read and stays there: %s", problem)
         self._thread.start()
@@ -82,7 +71,8 @@ class Intake:
         if self._thread.is_alive():
             self._thread.join(_RETRY_S)
 
-    def take(self, arrived: Arrived) -> None:
+    def take(self, arrived: Brought) -> None:
+        """An instance whose file lies whole in the inbox."""
         with self._changed:
             self._taken += 1
         self._waiting.put(arrived)
@@ -99,85 +89,62 @@ class Intake:
 
     def _work(self) -> None:
         while batch := self._next_batch():
-            while True:
-                try:
-                    self._enter(batch)
-                    break
-                except Exception:  # noqa: BLE001  a database or disk that is away comes back; the files wait
-                    _LOG.exception("%d instances wait in the inbox; trying again", len(batch))
-                    if self._stopping.wait(_RETRY_S):
-                        return
+            done = self._enter_until_done(batch)
             with self._changed:
-                self._done += len(batch)
+                self._done += done
                 self._changed.notify_all()
 
-    def _next_batch(self) -> list[Arrived]:
+    def _next_batch(self) -> list[Brought]:
         """What has arrived, and what had to wait; empty at the stop."""
-        batch: list[Arrived] = []
-        until = 0.0
+        batch: list[Brought] = []
+        quiet_at = until = 0.0
         while len(batch) < _MOST_AT_ONCE:
             try:
                 batch.append(self._waiting.get(timeout=_LOOK_EVERY_S))
             except queue.Empty:
-                if batch and (self._awaited or time.monotonic() > until):
+                now = time.monotonic()
+                if batch and (self._awaited or now > min(quiet_at, until) or self._stopping.is_set()):
                     break
-                if self._later and time.monotonic() > self._again_at:
+                if not batch and self._later and now > self._again_at:
                     batch, self._later = self._later, []
                     break
                 if self._stopping.is_set():
                     break
                 continue
-            if len(batch) == 1:
-                until = time.monotonic() + _GATHER_S
+            now = time.monotonic()
+            quiet_at = now + _QUIET_S
+            until = until or now + _GATHER_S
+            if now > until:
+                break
         return batch
 
-    def _enter(self, batch: Sequence[Arrived]) -> None:
-        known = {x.sop_instance_uid: x for x in self._ledger.known([a.identity.sop_instance_uid for a in batch])}
-        new: dict[str, Arrival] = {}
-        done: list[Arrived] = []
-        for arrived in batch:
+    def _enter_until_done(self, batch: Sequence[Brought]) -> int:
+        """How many are in store and ledger now; the others are put off, or wait for the next start."""
+        while True:
             try:
-                self._place(arrived, known.get(arrived.identity.sop_instance_uid), new)
-                done.append(arrived)
-            except OSError as problem:
-                _LOG.error("an instance waits in the inbox: the data folder cannot be used: %s", problem.strerror)
-                self._later.append(arrived)
-                self._again_at = time.monotonic() + _RETRY_S
-        self._store.sync()
-        self._ledger.arrived_together(new.values())
-        for arrived in done:
-            arrived.path.unlink(missing_ok=True)
+                return self._enter(batch)
+            except _AWAY:
+                _LOG.exception("%d instances wait in the inbox; trying again", len(batch))
+                if self._stopping.wait(_RETRY_S):
+                    return 0
+            except Exception:  # noqa: BLE001  a bug, or what the database cannot hold
+                if len(batch) > 1:  # one of them, which must not keep the others from their place
+                    return sum(self._enter_until_done([one]) for one in batch)
+                _LOG.exception("an instance waits in the inbox: it cannot be entered")
+                self._put_off(batch)
+                return 0
 
-    def _place(self, arrived: Arrived, known: Instance | None, new: dict[str, Arrival]) -> None:
-        """Finds the instance its place; new: those of the batch that the ledger does not know yet, by UID."""
-        digest = digest_of(arrived.path)
-        if digest is None:  # done in an earlier try that was broken off
-            return
-        if not self._inbox.is_durable:
-            sync_entry(arrived.path)
-        uid = arrived.identity.sop_instance_uid
-        if known is not None:
-            self._again(arrived, known, digest.dataset)
-        elif uid not in new:
-            place = self._store.take(arrived.identity, arrived.path)
-            new[uid] = Arrival(arrived.identity, place, digest.dataset, received_from=arrived.calling_ae_title)
-        elif new[uid].sha256 != digest.dataset:
-            self._put_aside(arrived, digest.dataset)
+    def _enter(self, batch: Sequence[Brought]) -> int:
+        problems = self._placing.place(batch)
+        for brought in batch:
+            if brought.path not in problems:
+                with suppress(OSError):  # it would be found again at the next start
+                    brought.path.unlink(missing_ok=True)
+        for problem in problems.values():
+            _LOG.error("an instance waits in the inbox: the data folder cannot be used: %s", problem.strerror)
+        self._put_off([brought for brought in batch if brought.path in problems])
+        return len(batch) - len(problems)
 
-    def _again(self, arrived: Arrived, known: Instance, digest: str) -> None:
-        """An instance that is known: nothing to do, or its stored file is lost or damaged, or it has other content."""
-        stored = self._store.sha256(known.path)
-        if stored == digest:
-            return
-        if stored is None or known.sha256 == digest:
-            place = self._store.take(arrived.identity, arrived.path)
-            again = Arrival(arrived.identity, place, digest, received_from=arrived.calling_ae_title)
-            self._ledger.replaced(again)
-            _LOG.warning("a stored instance was lost or damaged; it came again and is whole now")
-        else:
-            self._put_aside(arrived, digest)
-
-    def _put_aside(self, arrived: Arrived, digest: str) -> None:
-        path = self._store.take_aside(arrived.identity, arrived.path, digest)
-        self._ledger.conflict(arrived.identity, path, sha256=digest)
-        _LOG.warning("an instance came again with other content; the first is kept, this one put aside")
+    def _put_off(self, some: Sequence[Brought]) -> None:
+        self._later += some
+        self._again_at = time.monotonic() + _RETRY_S

@@ -19,7 +19,7 @@ from dicom_node.receive.commitment import CLASS_CONFLICT, NO_SUCH_INSTANCE, Comm
 from dicom_node.receive.gate import Gate, Rules
 from dicom_node.receive.inbox import Inbox
 from dicom_node.receive.intake import Intake
-from dicom_node.receive.negotiation import Rejection, Request
+from dicom_node.receive.negotiation import Rejection
 from dicom_node.receive.pdu import Connection
 from dicom_node.receive.reception import Reception
 from dicom_node.refusal import Refused
@@ -30,8 +30,6 @@ _LOG = logging.getLogger("marginwatch.listener")
 
 _WATCH_EVERY_S = 1.0
 _BACKLOG = 128
-#: Connections beyond those that are served, each told politely that it is one too many; any more are closed unheard.
-_WAITING_ROOM = 16
 _STOP_WITHIN_S = 5.0
 
 
@@ -59,20 +57,20 @@ class Listener:
         self._store = store
         self._ledger = ledger
         self._ended = ended
+        self._inbox = inbox
         self._intake = Intake(inbox, store, ledger)
         self._gate = Gate(_rules(settings))
         self._limits = Limits(
             idle_s=settings.idle_s,
             max_pdu_bytes=settings.max_pdu_bytes,
-            max_instance_bytes=int(settings.max_instance_gib * 2**30),
         )
         self._reception = Reception(
             self._gate,
             inbox,
             self._intake,
-            Commitment(self._missing, reports=CommitmentReports(ledger)),
+            Commitment(self._missing, CommitmentReports(ledger)),
             require_space=store.require_space,
-            max_instance_bytes=self._limits.max_instance_bytes,
+            max_instance_bytes=int(settings.max_instance_gib * 2**30),
         )
         self._tls = tls_context(settings.tls) if settings.tls.is_on else None
         self._socket: socket.socket | None = None
@@ -85,7 +83,7 @@ class Listener:
         ]
 
     def start(self) -> None:
-        """Listen from now on. Raises `Refused` when the port is taken."""
+        """Listen from now on. Raises `Refused` when the port is taken, or another listener has the data folder."""
         address = (self._settings.host, self._settings.port)
         try:
             family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -93,6 +91,10 @@ class Listener:
         except OSError as problem:
             text = f"The DICOM port {address[0]}:{address[1]} cannot be opened: {problem.strerror}."
             raise Refused("port_taken", text) from None
+        if not self._inbox.acquire():
+            self._socket.close()
+            self._socket = None
+            raise Refused("listener_running", "Another listener is already running on this data folder.")
         self._intake.start()
         for thread in self._threads:
             thread.start()
@@ -112,6 +114,7 @@ class Listener:
         self._threads[0].join(_STOP_WITHIN_S)
         self._socket.close()
         self._intake.stop()
+        self._inbox.release()
         self._socket = None
 
     def deposit(self, content: bytes, *, source: str = "") -> Reply:
@@ -134,25 +137,38 @@ class Listener:
                     _LOG.warning("a connection could not be accepted: %s", problem.strerror)
                     time.sleep(0.1)
                 continue
-            with self._lock:
-                room = len(self._served) < self._settings.max_associations + _WAITING_ROOM
-                if room and self._gate.admits(address[0]):
-                    self._served[peer] = None
-                else:
-                    room = False
-            if not room:
-                peer.close()
-                continue
-            threading.Thread(target=self._serve, args=(peer, address[0]), name="association", daemon=True).start()
+            self._let_in(peer, address[0])
 
-    def _serve(self, peer: socket.socket, address: str) -> None:
+    def _let_in(self, peer: socket.socket, address: str) -> None:
+        if not self._gate.admits(address):
+            peer.close()
+            return
         rejection = self._gate.enter(address)
+        if rejection is not None and not self._gate.wait(address):
+            peer.close()
+            return
+        with self._lock:
+            self._served[peer] = None
+        try:
+            threading.Thread(
+                target=self._serve, args=(peer, address, rejection), name="association", daemon=True
+            ).start()
+        except RuntimeError as problem:  # the system has no thread to give; what is open will end
+            _LOG.warning("a connection could not be served: %s", problem)
+            self._forget(peer, address, rejection)
+            peer.close()
+
+    def _forget(self, peer: socket.socket, address: str, rejection: Rejection | None) -> None:
+        self._gate.leave(address, waited=rejection is not None)
+        with self._lock:
+            self._served.pop(peer, None)  # the same socket by TLS has been forgotten already
+
+    def _serve(self, peer: socket.socket, address: str, rejection: Rejection | None) -> None:
         tally = Tally()
         try:
             with self._spoken_to(peer) as stream:
                 connection = Connection(stream, max_pdu_bytes=self._limits.max_pdu_bytes)
-                services = self._reception if rejection is None else _Closed(self._reception, rejection)
-                association = Association(connection, services, self._limits)
+                association = Association(connection, self._reception, self._limits, rejection=rejection)
                 tally = association.tally
                 with self._lock:
                     self._served[stream] = association
@@ -164,9 +180,7 @@ class Listener:
         except Exception:  # noqa: BLE001  one association must not end the listener
             _LOG.exception("an association failed")
         finally:
-            self._gate.leave(address)
-            with self._lock:
-                self._served.pop(peer, None)  # the same socket by TLS has been forgotten already
+            self._forget(peer, address, rejection)
         if tally.request is not None:
             _LOG.info("association with %s (%s): %s", tally.request.calling_ae_title, address, tally.ended)
         self._ended(Visit(address, tally))
@@ -216,18 +230,6 @@ class Listener:
         return found
 
 
-class _Closed:
-    """The services to a peer that is one too many: its association is refused with the reason."""
-
-    def __init__(self, reception: Reception, rejection: Rejection) -> None:
-        self._rejection = rejection
-        self.incoming, self.store = reception.incoming, reception.store
-        self.commit, self.reported = reception.commit, reception.reported
-
-    def refuses(self, _request: Request) -> Rejection | None:
-        return self._rejection
-
-
 def _rules(settings: ListenerSettings) -> Rules:
     return Rules(
         networks=tuple(ip_network(text) for text in settings.allowed_addresses),
@@ -260,6 +262,6 @@ def tls_context(tls: TlsSettings) -> ssl.SSLContext:
 def _shut(peer: socket.socket) -> None:
     """End a connection under the thread that reads from it."""
     try:
-        peer.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(peer, socket.SHUT_RDWR)  # SSLSocket's own would go on in clear
     except (OSError, ValueError):
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -21,6 +21,7 @@ from dicom_node.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAM
 VERIFICATION = "1.2.840.10008.1.1"
 STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
 STORAGE_CLASSES = frozenset(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
+_CLASSES = STORAGE_CLASSES | {VERIFICATION, STORAGE_COMMITMENT}
 _SYNTAXES = frozenset(map(str, AllTransferSyntaxes))
 _PLAIN = tuple(map(str, (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)))
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
@@ -35,7 +36,6 @@ class Rejection(Enum):
     APPLICATION_CONTEXT = (1, 1, 2)
     CALLING_AE_TITLE = (1, 1, 3)
     CALLED_AE_TITLE = (1, 1, 7)
-    PROTOCOL_VERSION = (1, 2, 2)
     CONGESTION = (2, 3, 1)
     LIMIT = (2, 3, 2)
 
@@ -54,7 +54,8 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Request:
-    """An A-ASSOCIATE-RQ. max_pdu_bytes: what the peer takes; 0: any."""
+    """An A-ASSOCIATE-RQ. max_pdu_bytes: what the peer takes; 0: any. roles: by SOP class, whether the peer proposes to
+    be its user and whether to be its provider (PS3.7 D.3.3.4); empty where it does not say."""
 
     called_ae_title: str
     calling_ae_title: str
@@ -62,6 +63,7 @@ class Request:
     proposals: tuple[Proposal, ...]
     max_pdu_bytes: int
     raw_titles: bytes = field(repr=False)
+    roles: Mapping[str, tuple[bool, bool]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,30 +80,34 @@ def read_request(body: bytes) -> Request:
         raise ProtocolError("an A-ASSOCIATE-RQ that is too short")
     if not int.from_bytes(body[:2], "big") & 1:
         raise ProtocolError("an A-ASSOCIATE-RQ of an unknown protocol version")
-    application_context, max_pdu_bytes, proposals = "", 0, []
+    application_context, proposals = "", []
+    user: list[tuple[int, bytes]] = []
     for kind, content in _items(body[68:]):
         if kind == 0x10:
             application_context = _uid(content)
         elif kind == 0x20:
             proposals.append(_proposal(content))
         elif kind == 0x50:
-            for part, value in _items(content):
-                if part == 0x51 and len(value) == 4:
-                    max_pdu_bytes = int.from_bytes(value, "big")
+            user += _items(content)
     if not proposals or len(proposals) > _MOST_CONTEXTS:
         raise ProtocolError(f"an A-ASSOCIATE-RQ with {len(proposals)} presentation contexts")
+    max_pdu_bytes = next((int.from_bytes(value, "big") for kind, value in user if kind == 0x51 and len(value) == 4), 0)
+    roles = dict(_role(value) for kind, value in user if kind == 0x54)
     if 0 < max_pdu_bytes < 1024:
         raise ProtocolError(f"a largest PDU of {max_pdu_bytes} bytes cannot hold an answer")
     called, calling = (body[at : at + 16].decode("ascii", "replace").strip(" \0") for at in (4, 20))
-    return Request(called, calling, application_context, tuple(proposals), max_pdu_bytes, body[4:68])
+    if not (called + calling).isprintable():
+        raise ProtocolError("an AE title with control characters")
+    return Request(called, calling, application_context, tuple(proposals), max_pdu_bytes, body[4:68], roles)
 
 
-def granted(request: Request, classes: Collection[str]) -> dict[int, Context]:
-    """The contexts that are granted: of the classes named, in the syntax that fits best, by their IDs."""
+def granted(request: Request) -> dict[int, Context]:
+    """The contexts that are granted, by their IDs: of classes that the node serves, in the syntax that fits best."""
     found = {}
     for proposal in request.proposals:
-        syntax = _best_syntax(proposal.transfer_syntaxes)
-        if proposal.abstract_syntax in classes and syntax is not None:
+        known = _SYNTAXES if proposal.abstract_syntax in STORAGE_CLASSES else frozenset(_PLAIN)
+        syntax = _best_syntax([uid for uid in proposal.transfer_syntaxes if uid in known])
+        if proposal.abstract_syntax in _CLASSES and syntax is not None:
             found[proposal.context_id] = Context(proposal.abstract_syntax, syntax)
     return found
 
@@ -111,12 +117,14 @@ def acceptance(request: Request, contexts: Mapping[int, Context], *, max_pdu_byt
     items = [_item(0x10, _APPLICATION_CONTEXT.encode())]
     for proposal in request.proposals:
         context = contexts.get(proposal.context_id)
-        known = proposal.abstract_syntax in STORAGE_CLASSES or proposal.abstract_syntax == VERIFICATION
-        result = 0 if context else 4 if known else 3
+        result = 0 if context else 4 if proposal.abstract_syntax in _CLASSES else 3
         syntax = context.transfer_syntax if context else ImplicitVRLittleEndian
         items.append(_item(0x21, struct.pack(">BxBx", proposal.context_id, result) + _item(0x40, syntax.encode())))
     user = _item(0x51, max_pdu_bytes.to_bytes(4, "big"))
     user += _item(0x52, IMPLEMENTATION_CLASS_UID.encode()) + _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
+    if STORAGE_COMMITMENT in request.roles:  # a PACS that reports on its own association proposes to be the provider
+        uid = STORAGE_COMMITMENT.encode()
+        user += _item(0x54, struct.pack(">H", len(uid)) + uid + bytes(request.roles[STORAGE_COMMITMENT]))
     items.append(_item(0x50, user))
     body = struct.pack(">Hxx", 1) + request.raw_titles + b"".join(items)
     return struct.pack(">BxL", Kind.ASSOCIATE_AC, len(body)) + body
@@ -127,10 +135,9 @@ def is_of_dicom(request: Request) -> bool:
     return request.application_context == _APPLICATION_CONTEXT
 
 
-def _best_syntax(proposed: Collection[str]) -> str | None:
-    """The sender's first known choice; but where that is one of the uncompressed ones, explicit little endian before
-    implicit before big endian, because private elements keep their VR and later readers find it fastest."""
-    known = [syntax for syntax in proposed if syntax in _SYNTAXES]
+def _best_syntax(known: Sequence[str]) -> str | None:
+    """The sender's first choice; but where that is one of the uncompressed ones, explicit little endian before implicit
+    before big endian, because private elements keep their VR and later readers find it fastest."""
     if not known or known[0] not in _PLAIN:
         return known[0] if known else None
     return min((syntax for syntax in known if syntax in _PLAIN), key=_PLAIN.index)
@@ -146,6 +153,13 @@ def _proposal(content: bytes) -> Proposal:
         elif kind == 0x40:
             transfers.append(_uid(value))
     return Proposal(content[0], abstract, tuple(transfers))
+
+
+def _role(content: bytes) -> tuple[str, tuple[bool, bool]]:
+    length = int.from_bytes(content[:2], "big")
+    if len(content) != 4 + length:
+        raise ProtocolError("a role selection of a wrong length")
+    return _uid(content[2 : 2 + length]), (bool(content[-2]), bool(content[-1]))
 
 
 def _items(content: bytes) -> Iterator[tuple[int, bytes]]:

@@ -6,10 +6,8 @@ import logging
 from collections.abc import Callable
 from io import BytesIO
 
-from pydicom import dcmread
-
-from dicom_node.broken import BROKEN
-from dicom_node.digest import start_of_dataset
+from dicom_node.identity import identity_of_file
+from dicom_node.placing import Brought
 from dicom_node.receive.association import Message, Reply
 from dicom_node.receive.command import Command, Status
 from dicom_node.receive.commitment import Commitment
@@ -17,15 +15,14 @@ from dicom_node.receive.gate import Gate
 from dicom_node.receive.head import file_head, quick_identity
 from dicom_node.receive.inbox import Inbox
 from dicom_node.receive.incoming import Incoming
-from dicom_node.receive.intake import Arrived, Intake
+from dicom_node.receive.intake import Intake
 from dicom_node.receive.negotiation import Context, Rejection, Request
 from dicom_node.records import Identity
 from dicom_node.refusal import Refused
 
 _LOG = logging.getLogger("marginwatch.listener")
 
-#: As much of a data set as surely says whose it is.
-_HEAD_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
 
 
 class Reception:
@@ -69,71 +66,67 @@ class Reception:
         incoming = message.incoming
         if incoming is None:
             return Reply(Status.CANNOT_UNDERSTAND, "a C-STORE without a data set")
-        try:
-            reply = self._kept(message, incoming, request)
-        except Refused as refused:
-            full = refused.code == "disk_full"
-            reply = Reply(Status.OUT_OF_RESOURCES if full else Status.CANNOT_UNDERSTAND, refused.text)
-        except OSError as problem:
-            _LOG.error("an instance was not stored: the data folder cannot be used: %s", problem.strerror)
-            reply = Reply(Status.OUT_OF_RESOURCES, "The node cannot write to its disk.")
+        reply = _answered(lambda: self._kept(message, incoming, request))
         if reply.status != Status.SUCCESS:
             incoming.drop()
-            _LOG.warning("an instance was not stored (%04XH): %s", reply.status, reply.comment)
         return reply
 
     def deposit(self, content: bytes, *, source: str = "") -> Reply:
         """Keep an instance that came in another way than by C-STORE, as a whole DICOM file. source: who it came from,
         an AE title."""
-        try:
-            self._require_space()
-            stream = BytesIO(content)
-            meta = dcmread(stream, specific_tags=[], stop_before_pixels=True).file_meta
-            syntax = str(meta.TransferSyntaxUID)
-            stream.seek(0)
-            start = start_of_dataset(stream)
-            identity = quick_identity(lambda most: content[start : start + most], syntax)
-        except Refused as refused:
-            full = refused.code == "disk_full"
-            return Reply(Status.OUT_OF_RESOURCES if full else Status.CANNOT_UNDERSTAND, refused.text)
-        except BROKEN:
-            return Reply(Status.CANNOT_UNDERSTAND, "This is no DICOM file with its transfer syntax.")
-        head = file_head(identity.sop_class_uid, identity.sop_instance_uid, syntax, source_ae_title=source)
-        incoming = Incoming(head, part=self._inbox.part, most_bytes=self._max_instance_bytes)
-        for at in range(start, len(content), _HEAD_BYTES):
-            part = memoryview(content)[at : at + _HEAD_BYTES]
-            incoming.room(len(part))[:] = part
-        try:
-            if incoming.problem is not None:
-                raise incoming.problem
-            if incoming.is_too_large:
-                return Reply(Status.OUT_OF_RESOURCES, "The instance is larger than this node takes.")
-            self._take(identity, incoming, source)
-        except OSError as problem:
-            incoming.drop()
-            _LOG.error("an instance was not stored: the data folder cannot be used: %s", problem.strerror)
-            return Reply(Status.OUT_OF_RESOURCES, "The node cannot write to its disk.")
-        return Reply(Status.SUCCESS, identity=identity)
+        return _answered(lambda: self._deposited(content, source))
 
-    def commit(self, message: Message, request: Request) -> Reply:
-        return self._commitment.requested(message, request)
+    def commit(self, message: Message) -> Reply:
+        return self._commitment.requested(message)
 
-    def reported(self, message: Message, request: Request) -> Reply:
-        del request
+    def reported(self, message: Message) -> Reply:
         return self._commitment.reported(message)
 
     def _kept(self, message: Message, incoming: Incoming, request: Request) -> Reply:
         self._require_space()
+        identity = quick_identity(incoming.start, message.context.transfer_syntax)
+        if identity.sop_instance_uid != message.command.sop_instance_uid:
+            return Reply(Status.CANNOT_UNDERSTAND, "The data set is not the instance that was announced.")
+        if identity.sop_class_uid != message.command.sop_class_uid:
+            return Reply(Status.DATASET_DOES_NOT_MATCH, "The data set is not of the class that was announced.")
+        return self._taken(identity, incoming, request.calling_ae_title)
+
+    def _deposited(self, content: bytes, source: str) -> Reply:
+        self._require_space()
+        found = identity_of_file(BytesIO(content))
+        identity = found.identity
+        head = file_head(
+            identity.sop_class_uid, identity.sop_instance_uid, found.transfer_syntax_uid, source_ae_title=source
+        )
+        incoming = Incoming(head, part=self._inbox.part, most_bytes=self._max_instance_bytes)
+        for at in range(found.start_bytes, len(content), _PIECE_BYTES):
+            piece = memoryview(content)[at : at + _PIECE_BYTES]
+            incoming.room(len(piece))[:] = piece
+        try:
+            return self._taken(identity, incoming, source)
+        except OSError:
+            incoming.drop()
+            raise
+
+    def _taken(self, identity: Identity, incoming: Incoming, source: str) -> Reply:
         if incoming.problem is not None:
             raise incoming.problem
         if incoming.is_too_large:
             return Reply(Status.OUT_OF_RESOURCES, "The instance is larger than this node takes.")
-        identity = quick_identity(incoming.start, message.context.transfer_syntax)
-        announced = message.command.sop_instance_uid
-        if identity.sop_instance_uid != announced:
-            return Reply(Status.CANNOT_UNDERSTAND, "The data set is not the instance that was announced.")
-        self._take(identity, incoming, request.calling_ae_title)
+        self._intake.take(Brought(self._inbox.keep(incoming), identity, source))
         return Reply(Status.SUCCESS, identity=identity)
 
-    def _take(self, identity: Identity, incoming: Incoming, source: str) -> None:
-        self._intake.take(Arrived(self._inbox.keep(incoming), identity, source))
+
+def _answered(keep: Callable[[], Reply]) -> Reply:
+    """What an attempt to keep an instance is answered with, also where it cannot be kept."""
+    try:
+        reply = keep()
+    except Refused as refused:
+        full = refused.code == "disk_full"
+        reply = Reply(Status.OUT_OF_RESOURCES if full else Status.CANNOT_UNDERSTAND, refused.text)
+    except OSError as problem:
+        _LOG.error("an instance was not stored: the data folder cannot be used: %s", problem.strerror)
+        reply = Reply(Status.OUT_OF_RESOURCES, "The node cannot write to its disk.")
+    if reply.status != Status.SUCCESS:
+        _LOG.warning("an instance was not stored (%04XH): %s", reply.status, reply.comment)
+    return reply

@@ -10,7 +10,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from dicom_node.decode.dates import acquired_on
 from dicom_node.decode.files import INDEX_TAGS, read_header
 from dicom_node.identity import identity_of, read_identity
-from dicom_node.records import IMAGE_CLASSES
+from dicom_node.records import IMAGE_CLASSES, Identity
 from dicom_node.refusal import Refused
 
 DATES = {
@@ -60,3 +60,10 @@ def test_the_image_classes_are_those_of_the_standard():
         "Enhanced MR Image Storage",
         "Legacy Converted Enhanced MR Image Storage",
     }
+
+
+@pytest.mark.parametrize("patient_id", ["P\x001", "P\t1", "P\ud800"])
+def test_control_characters_are_no_patient_id(patient_id):
+    with pytest.raises(Refused, match="control characters"):
+        Identity("1.2", "1.3", "1.4", "1.5", patient_id, "")
+    assert Identity("1.2", "1.3", "1.4", "1.5", "\u5c71\u7530\u3000\u00a01", "").patient_id

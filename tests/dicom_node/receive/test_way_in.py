@@ -13,38 +13,29 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
-from dicom_node.receive.association import Association, Limits
+from dicom_node.receive.association import Association, Limits, Message, Reply
+from dicom_node.receive.command import Command, Field, Status
 from dicom_node.receive.gate import Gate, Rules
 from dicom_node.receive.inbox import Inbox
 from dicom_node.receive.incoming import IN_MEMORY_BYTES, Incoming
-from dicom_node.receive.intake import Arrived, Intake
-from dicom_node.receive.negotiation import Rejection, Request
+from dicom_node.receive.negotiation import STORAGE_COMMITMENT, Context, Rejection, Request
 from dicom_node.receive.pdu import Connection
-from dicom_node.records import Identity
 from dicom_node.refusal import Refused
 from dicom_node.settings import TlsSettings
-from dicom_node.store import Store
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 PUSH_INSTANCE = "1.2.840.10008.1.20.1.1"
 
 
-def filled(incoming, content, *, piece=100_000):
-    for start in range(0, len(content), piece):
-        part = content[start : start + piece]
-        incoming.room(len(part))[:] = part
-    return incoming
-
-
 @pytest.mark.parametrize(
     "length", [0, 1, 99_999, 3_000_000, IN_MEMORY_BYTES, IN_MEMORY_BYTES + 1, 2 * IN_MEMORY_BYTES + 7]
 )
-def test_a_data_set_of_any_size_is_kept_as_it_came(tmp_path, length):
+def test_a_data_set_of_any_size_is_kept_as_it_came(filled, tmp_path, length):
     inbox = Inbox(tmp_path / "inbox", durable=True)
     content = os.urandom(1000) * (length // 1000) + b"x" * (length % 1000)
     incoming = filled(Incoming(b"head", part=inbox.part, most_bytes=1 << 40), content)
@@ -55,7 +46,7 @@ def test_a_data_set_of_any_size_is_kept_as_it_came(tmp_path, length):
     assert oct(path.stat().st_mode)[-3:] == "600"
 
 
-def test_what_is_too_large_is_read_and_forgotten(tmp_path):
+def test_what_is_too_large_is_read_and_forgotten(filled, tmp_path):
     inbox = Inbox(tmp_path / "inbox", durable=True)
     incoming = filled(
         Incoming(b"", part=inbox.part, most_bytes=IN_MEMORY_BYTES + 200_000), bytes(IN_MEMORY_BYTES + 600_000)
@@ -64,112 +55,20 @@ def test_what_is_too_large_is_read_and_forgotten(tmp_path):
     assert list((tmp_path / "inbox").iterdir()) == []
 
 
-def test_a_disk_that_takes_no_more_is_told_and_the_rest_is_read(tmp_path):
+def test_a_disk_that_takes_no_more_is_told_and_the_rest_is_read(filled, tmp_path):
     incoming = Incoming(b"", part=lambda: tmp_path / "no folder" / "x", most_bytes=1 << 40)
     filled(incoming, bytes(IN_MEMORY_BYTES + 400_000))
     assert isinstance(incoming.problem, FileNotFoundError)
     assert incoming.length == IN_MEMORY_BYTES + 400_000
 
 
-def test_of_what_a_crash_leaves_only_whole_files_count(tmp_path):
+def test_of_what_a_crash_leaves_only_whole_files_count(filled, tmp_path):
     inbox = Inbox(tmp_path / "inbox", durable=True)
     whole = inbox.keep(filled(Incoming(b"ab", part=inbox.part, most_bytes=99), b"cde"))
     for name, content in (("1f-6.dcm", b"12345"), ("2f.part", b"12"), ("3f-2.dcm", b""), ("notes", b"1")):
         (tmp_path / "inbox" / name).write_bytes(content)
     assert list(inbox.left_over()) == [whole]
     assert [path.name for path in (tmp_path / "inbox").iterdir()] == [whole.name]
-
-
-@pytest.fixture
-def kept(bench):
-    """Puts datasets into an inbox; returns their paths."""
-
-    def keep(inbox, datasets):
-        paths = []
-        for dataset in datasets:
-            content = bench.file_bytes(dataset)
-            paths.append(inbox.keep(filled(Incoming(b"", part=inbox.part, most_bytes=1 << 30), content)))
-        return paths
-
-    return keep
-
-
-def started(intake):
-    intake.start()
-    assert intake.settle()
-
-
-def test_a_crash_at_any_moment_loses_and_doubles_nothing(bench, kept, monkeypatch):
-    """In turn: before anything, after the link, after the ledger, before the inbox is emptied."""
-    node = bench.node()
-    ledger, folder = node.ledger, node.settings.data_folder
-    inbox = Inbox(folder / "inbox", durable=True)
-    patient = bench.patient()
-    slices = patient.slices("baseline", "20260105")
-
-    class Crash(BaseException):
-        pass
-
-    def crash(*_, **__):
-        raise Crash
-
-    for target, name in ((Store, "take"), (Store, "sync"), (type(ledger), "arrived_together"), (Path, "unlink")):
-        kept(inbox, slices[:2])
-        store = Store(folder, minimum_free_bytes=0)
-        broken = Intake(inbox, store, ledger)
-        batch = [Arrived(path, _identity(path)) for path in inbox.left_over()]
-        with monkeypatch.context() as patched:
-            patched.setattr(target, name, crash)
-            with pytest.raises(Crash):
-                broken._enter(batch)
-        again = Intake(inbox, Store(folder, minimum_free_bytes=0), ledger)
-        started(again)
-        again.stop()
-        assert list((folder / "inbox").iterdir()) == []
-        stored = ledger.instances(patient.study_uid("baseline"))
-        assert len(stored) == 2
-        assert ledger.studies()[0].images == 2
-        assert ledger.conflict_counts() == {}
-        assert all((folder / instance.path).is_file() for instance in stored)
-
-
-def _identity(path):
-    d = dcmread(path, stop_before_pixels=True)
-    return Identity(d.SOPInstanceUID, d.SOPClassUID, d.StudyInstanceUID, d.SeriesInstanceUID, d.PatientID, d.StudyDate)
-
-
-def test_two_of_one_uid_in_one_batch(bench, kept):
-    node = bench.node()
-    folder = node.settings.data_folder
-    inbox = Inbox(folder / "inbox", durable=False)
-    patient = bench.patient()
-    first = patient.slice("baseline", "20260105", 0)
-    other = patient.slice("baseline", "20260105", 0, fill=9)
-    kept(inbox, [first, first, other])
-    intake = Intake(inbox, Store(folder, minimum_free_bytes=0), node.ledger)
-    started(intake)
-    intake.stop()
-    assert node.ledger.studies()[0].images == 1
-    assert node.ledger.conflict_counts() == {patient.study_uid("baseline"): 1}
-    (kept_one,) = node.ledger.instances(patient.study_uid("baseline"))
-    assert dcmread(folder / kept_one.path).PixelData == first.PixelData
-
-
-def test_a_file_system_without_links(bench, kept, monkeypatch):
-    def no_links(*_):
-        raise PermissionError(1, "no links here")
-
-    node = bench.node()
-    folder = node.settings.data_folder
-    inbox = Inbox(folder / "inbox", durable=True)
-    kept(inbox, bench.patient().slices("baseline", "20260105"))
-    monkeypatch.setattr(os, "link", no_links)
-    intake = Intake(inbox, Store(folder, minimum_free_bytes=0), node.ledger)
-    started(intake)
-    intake.stop()
-    stored = node.ledger.instances(bench.patient().study_uid("baseline"))
-    assert stored
-    assert all((folder / instance.path).stat().st_size for instance in stored)
 
 
 # -- who is let in
@@ -196,9 +95,8 @@ def test_addresses_titles_and_numbers():
     assert gate.refuses(request(called="OTHER")) is Rejection.CALLED_AE_TITLE
     assert [gate.enter("192.0.2.1") for _ in range(4)] == [None, None, None, Rejection.LIMIT]
     gate.leave("192.0.2.1")
-    assert gate.enter("192.0.2.2") is None  # one place is kept for others
-    assert gate.enter("192.0.2.3") is Rejection.LIMIT
-    for _ in range(3):
+    assert [gate.enter(f"192.0.2.{n}") for n in (2, 3, 4)] == [None, None, Rejection.LIMIT]  # places kept for others
+    for _ in range(2):
         gate.leave("192.0.2.1")
     assert [gate.enter("192.0.2.1"), gate.enter("192.0.2.1"), gate.enter("192.0.2.1")] == [
         None,
@@ -206,9 +104,20 @@ def test_addresses_titles_and_numbers():
         Rejection.CONGESTION,
     ]
     now[0] += 61
-    for _ in range(3):
-        gate.leave("192.0.2.1")
+    gate.leave("192.0.2.1")
     assert gate.enter("192.0.2.1") is None
+
+
+def test_one_who_is_refused_again_and_again_keeps_nobody_out():
+    gate = Gate(Rules(most_associations=8, most_a_minute=1000))
+    refused = [gate.enter("192.0.2.1") for _ in range(100)][6:]
+    assert set(refused) == {Rejection.LIMIT}
+    waiting = [gate.wait("192.0.2.1") for _ in refused]
+    assert sum(waiting) == 4
+    assert [gate.enter("192.0.2.2"), gate.enter("192.0.2.3")] == [None, None]
+    assert gate.wait("192.0.2.4")  # the room is not full of one
+    gate.leave("192.0.2.1", waited=True)
+    assert gate.wait("192.0.2.1")
 
 
 def test_only_known_addresses_are_spoken_to(bench):
@@ -418,3 +327,34 @@ def test_the_due_time_moves_with_what_is_at_work():
     assert association.due == 40.0
     here.close()
     there.close()
+
+
+def test_the_peer_does_not_pay_for_the_nodes_own_work():
+    """The time in which it works on a request does not count against the peer."""
+    seen = []
+
+    class Slow:
+        def refuses(self, _):
+            return None
+
+        def commit(self, _):
+            seen.append(association.due)
+            return Reply(Status.SUCCESS)
+
+    here, there = socket.socketpair()
+    association = Association(Connection(here, max_pdu_bytes=16384), Slow(), Limits(), clock=lambda: 10.0)  # type: ignore[arg-type]
+    context = Context(STORAGE_COMMITMENT, str(ImplicitVRLittleEndian))
+    association._request = request()
+    association._answer(Message(Command(Field.N_ACTION, 1, False, STORAGE_COMMITMENT, "", 1), context, None), 1)
+    assert seen == [float("inf")]
+    assert association.due == 70.0
+    association._connection.close()
+    here.close()
+    there.close()
+
+
+def test_one_data_folder_has_one_listener(bench):
+    bench.node("listener")
+    other = replace(bench.settings.listener, port=bench.free_port())
+    with pytest.raises(Refused, match="Another listener"):
+        bench.node("listener", listener=other)

@@ -26,13 +26,14 @@ from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
     ImplementationClassUIDNotification,
     MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
 )
 
 from dicom_node.identity import read_identity
 from dicom_node.receive.command import Command, Field, event_report, read_command, reply_to
 from dicom_node.receive.head import file_head, quick_identity
 from dicom_node.receive.negotiation import (
-    STORAGE_CLASSES,
+    STORAGE_COMMITMENT,
     VERIFICATION,
     Rejection,
     acceptance,
@@ -45,7 +46,7 @@ from dicom_node.refusal import Refused
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
-def asked(*contexts, max_pdu_bytes=16384):
+def asked(*contexts, max_pdu_bytes=16384, also=()):
     """The body of an A-ASSOCIATE-RQ as pynetdicom writes it."""
     primitive = A_ASSOCIATE()
     primitive.application_context_name = "1.2.840.10008.3.1.1.1"
@@ -58,7 +59,7 @@ def asked(*contexts, max_pdu_bytes=16384):
     ae = AE()
     implementation = ImplementationClassUIDNotification()
     implementation.implementation_class_uid = ae.implementation_class_uid
-    primitive.user_information = [longest, implementation]
+    primitive.user_information = [longest, implementation, *also]
     return A_ASSOCIATE_RQ(primitive).encode()[6:]
 
 
@@ -85,16 +86,48 @@ def test_the_answer_is_what_pynetdicom_reads():
             build_context("1.2.840.10008.5.1.4.1.2.2.1", [ImplicitVRLittleEndian]),
         )
     )
-    contexts = granted(request, STORAGE_CLASSES)
+    contexts = granted(request)
     assert {n: c.transfer_syntax for n, c in contexts.items()} == {1: ExplicitVRLittleEndian, 3: JPEG2000Lossless}
     answer = A_ASSOCIATE_AC()
     answer.decode(acceptance(request, contexts, max_pdu_bytes=131072))
     assert [(c.context_id, c.result) for c in answer.presentation_context] == [(1, 0), (3, 0), (5, 4), (7, 3)]
     assert answer.presentation_context[1].transfer_syntax == JPEG2000Lossless
     assert answer.user_information.maximum_length == 131072
+    assert answer.user_information.role_selection == {}
     refusal = A_ASSOCIATE_RJ()
     refusal.decode(Rejection.CALLING_AE_TITLE.pdu())
     assert (refusal.result, refusal.source, refusal.reason_diagnostic) == (1, 1, 3)
+
+
+def test_a_pacs_that_reports_may_be_the_provider():
+    """Of storage commitment, and of nothing else (PS3.7 D.3.3.4)."""
+    roles = []
+    for uid in (STORAGE_COMMITMENT, CT):
+        role = SCP_SCU_RoleSelectionNegotiation()
+        role.sop_class_uid, role.scu_role, role.scp_role = uid, False, True
+        roles.append(role)
+    request = read_request(asked(build_context(STORAGE_COMMITMENT), build_context(CT), also=roles))
+    assert request.roles == {STORAGE_COMMITMENT: (False, True), CT: (False, True)}
+    answer = A_ASSOCIATE_AC()
+    answer.decode(acceptance(request, granted(request), max_pdu_bytes=4096))
+    assert {uid: (r.scu_role, r.scp_role) for uid, r in answer.user_information.role_selection.items()} == {
+        STORAGE_COMMITMENT: (False, True)
+    }
+
+
+def test_commitment_is_asked_for_uncompressed():
+    request = read_request(asked(build_context(STORAGE_COMMITMENT, [DeflatedExplicitVRLittleEndian])))
+    assert granted(request) == {}
+    answer = A_ASSOCIATE_AC()
+    answer.decode(acceptance(request, {}, max_pdu_bytes=4096))
+    assert [c.result for c in answer.presentation_context] == [4]
+
+
+def test_titles_with_control_characters_are_no_titles():
+    body = bytearray(asked(build_context(CT)))
+    body[22] = 0
+    with pytest.raises(ProtocolError, match="AE title"):
+        read_request(bytes(body))
 
 
 @settings(max_examples=2000, deadline=None)
@@ -108,7 +141,7 @@ def test_mutated_requests_are_read_or_refused(changes, cut):
     except ProtocolError:
         return
     assert len(request.proposals) <= 128
-    A_ASSOCIATE_AC().decode(acceptance(request, granted(request, STORAGE_CLASSES), max_pdu_bytes=4096))
+    A_ASSOCIATE_AC().decode(acceptance(request, granted(request), max_pdu_bytes=4096))
 
 
 def test_commands_are_what_pydicom_reads():
