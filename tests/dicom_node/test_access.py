@@ -18,7 +18,7 @@ from sqlalchemy import update
 from dicom_node.accounts import Accounts
 from dicom_node.identity import identity_of
 from dicom_node.ledger import Ledger
-from dicom_node.passwords import hashed
+from dicom_node.passwords import hashed, matches
 from dicom_node.plans import register_plan
 from dicom_node.records import ROUTED_PRIORITY
 from dicom_node.refusal import Refused
@@ -323,6 +323,20 @@ def test_scripts_come_with_name_and_password(site, bench, ledger):
         assert browser.get("/api/studies", auth=("reader", "another horse")).status_code == 200
         Accounts(ledger.engine, clock=time.time).remove("reader")
         assert browser.get("/api/studies", auth=("reader", "another horse")).status_code == 401
+
+
+def test_a_password_that_is_changed_while_it_is_checked_is_not_known_again(site, ledger, monkeypatch):
+    def changed_meanwhile(password: str, kept: str) -> bool:
+        right = matches(password, kept)
+        monkeypatch.setattr("dicom_node.accounts.matches", matches)
+        Accounts(ledger.engine, clock=time.time).set_password("reader", "another horse")
+        return right
+
+    monkeypatch.setattr("dicom_node.accounts.matches", changed_meanwhile)
+    with site.browser() as browser:
+        browser.get("/api/studies", auth=("reader", PASSWORD))
+        assert browser.get("/api/studies", auth=("reader", PASSWORD)).status_code == 401
+        assert browser.get("/api/studies", auth=("reader", "another horse")).status_code == 200
 
 
 def test_every_look_is_in_the_audit_trail(site, bench, ledger):
