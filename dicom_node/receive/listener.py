@@ -114,9 +114,9 @@ class Listener:
         self._intake.stop()
         self._socket = None
 
-    def deposit(self, content: bytes, *, source: str = "") -> Reply:
+    def deposit(self, content: bytes, *, source: str = "", study_instance_uid: str = "") -> Reply:
         """Keep an instance that came in another way than by C-STORE (`Reception.deposit`)."""
-        return self._reception.deposit(content, source=source)
+        return self._reception.deposit(content, source=source, study_instance_uid=study_instance_uid)
 
     def settle(self, within_s: float) -> bool:
         """Whether all that was answered with success until now is in store and ledger, waited for if need be."""

@@ -82,11 +82,10 @@ class Reception:
             _LOG.warning("an instance was not stored (%04XH): %s", reply.status, reply.comment)
         return reply
 
-    def deposit(self, content: bytes, *, source: str = "") -> Reply:
+    def deposit(self, content: bytes, *, source: str = "", study_instance_uid: str = "") -> Reply:
         """Keep an instance that came in another way than by C-STORE, as a whole DICOM file. source: who it came from,
-        an AE title."""
+        an AE title; study_instance_uid: of which study it has to be, if not empty."""
         try:
-            self._require_space()
             stream = BytesIO(content)
             meta = dcmread(stream, specific_tags=[], stop_before_pixels=True).file_meta
             syntax = str(meta.TransferSyntaxUID)
@@ -94,25 +93,29 @@ class Reception:
             start = start_of_dataset(stream)
             identity = quick_identity(lambda most: content[start : start + most], syntax)
         except Refused as refused:
-            full = refused.code == "disk_full"
-            return Reply(Status.OUT_OF_RESOURCES if full else Status.CANNOT_UNDERSTAND, refused.text)
+            return Reply(Status.CANNOT_UNDERSTAND, refused.text)
         except BROKEN:
             return Reply(Status.CANNOT_UNDERSTAND, "This is no DICOM file with its transfer syntax.")
+        if study_instance_uid and identity.study_instance_uid != study_instance_uid:
+            return Reply(Status.DATASET_DOES_NOT_MATCH, "The instance is of another study.", identity=identity)
         head = file_head(identity.sop_class_uid, identity.sop_instance_uid, syntax, source_ae_title=source)
         incoming = Incoming(head, part=self._inbox.part, most_bytes=self._max_instance_bytes)
-        for at in range(start, len(content), _HEAD_BYTES):
-            part = memoryview(content)[at : at + _HEAD_BYTES]
-            incoming.room(len(part))[:] = part
         try:
+            self._require_space()
+            for at in range(start, len(content), _HEAD_BYTES):
+                part = memoryview(content)[at : at + _HEAD_BYTES]
+                incoming.room(len(part))[:] = part
             if incoming.problem is not None:
                 raise incoming.problem
             if incoming.is_too_large:
-                return Reply(Status.OUT_OF_RESOURCES, "The instance is larger than this node takes.")
+                return Reply(Status.OUT_OF_RESOURCES, "The instance is larger than this node takes.", identity=identity)
             self._take(identity, incoming, source)
+        except Refused as refused:
+            return Reply(Status.OUT_OF_RESOURCES, refused.text, identity=identity)
         except OSError as problem:
             incoming.drop()
             _LOG.error("an instance was not stored: the data folder cannot be used: %s", problem.strerror)
-            return Reply(Status.OUT_OF_RESOURCES, "The node cannot write to its disk.")
+            return Reply(Status.OUT_OF_RESOURCES, "The node cannot write to its disk.", identity=identity)
         return Reply(Status.SUCCESS, identity=identity)
 
     def commit(self, message: Message, request: Request) -> Reply:
