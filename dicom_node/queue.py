@@ -73,6 +73,7 @@ class Worker:
         self._alone = alone
         self._stop = threading.Event()
         self._shift: _Shift | None = None
+        self._seen_at_s = time.monotonic()
         self._keeper = threading.Thread(target=self._keep_until_stopped, name="keeper", daemon=True)
 
     def start(self) -> None:
@@ -87,6 +88,10 @@ class Worker:
         if self._shift is not None:
             self._shift.end()
 
+    def seen_s_ago(self) -> float:
+        """Seconds since the last sign of life that the ledger took."""
+        return time.monotonic() - self._seen_at_s
+
     def _begin(self) -> _Shift:
         return _Shift(self._settings, self._ledger, self._order, self._tools, alone=self._alone)
 
@@ -98,7 +103,9 @@ class Worker:
                 if self._shift is None:
                     self._shift = self._begin()
                     waited_s = 0.0
-                elif not self._shift.keep():
+                elif self._shift.keep():
+                    self._seen_at_s = self._shift.seen_at_s
+                else:
                     _LOG.warning("this worker was silent for too long and was declared lost; it begins anew")
                     lost, self._shift = self._shift, None
                     lost.end()
@@ -129,7 +136,7 @@ class _Shift:
         self._outbox = Outbox(station, back_off=tools.back_off, send=tools.send, told=tools.told)
         self._rounds = self._rounds_of(settings, ledger)
         self._stop = threading.Event()
-        self._beats_at_s = time.monotonic()
+        self._beats_at_s = self.seen_at_s = time.monotonic()
         self._data_folder = settings.data_folder
         self._lock = self._lock_of(self._me)
         self._lock.acquire()
@@ -155,7 +162,7 @@ class _Shift:
         def elected() -> bool:
             return self._claims.lease(ROUTING)
 
-        store = Store(settings.data_folder, minimum_free_bytes=int(settings.listener.minimum_free_gib * 2**30))
+        store = Store(settings.data_folder, minimum_free_bytes=settings.listener.minimum_free_bytes)
         completeness = Completeness(settings, ledger)
         fetcher = Fetcher(settings, ledger, Keep(store, ledger, settings.data_folder / "fetching"))
         return (
@@ -186,6 +193,7 @@ class _Shift:
         self._beats_at_s = now_s + self._settings.heartbeat_s
         if not self._claims.beat():
             return False
+        self.seen_at_s = time.monotonic()
         others = [worker for worker in self._claims.workers() if worker.worker_id != self._me.worker_id]
         silent = self._watch.look(others, time.monotonic())
         dead = [other for other in others if self._is_dead(other)]

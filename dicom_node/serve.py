@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Literal
 
@@ -16,6 +17,7 @@ import uvicorn
 from dicom_node.accounts import Accounts
 from dicom_node.audit.message import StudyPart
 from dicom_node.audit.trail import Actor, AuditTrail
+from dicom_node.health import WorkerSigns
 from dicom_node.ledger import Ledger, open_ledger
 from dicom_node.lock import WorkerLock
 from dicom_node.queue import Tools, Worker
@@ -32,6 +34,8 @@ _LOG = logging.getLogger("marginwatch.serve")
 
 #: In place of the AE title that a sender by STOW-RS does not have.
 _BY_STOW = "STOW-RS"
+#: A request that is still running at the stop is broken off after so long: worker and audit trail wait for it.
+_STOP_WITHIN_S = 5
 
 Part = Literal["listener", "worker", "review"]
 PARTS: tuple[Part, ...] = ("listener", "worker", "review")
@@ -60,8 +64,7 @@ class Node:
         self._worker: Worker | None = None
         self._page: _Page | None = None
         if "listener" in parts:
-            free_bytes = int(settings.listener.minimum_free_gib * 2**30)
-            store = Store(settings.data_folder, minimum_free_bytes=free_bytes)
+            store = Store(settings.data_folder, minimum_free_bytes=settings.listener.minimum_free_bytes)
             inbox = Inbox(settings.data_folder / "inbox", durable=settings.listener.durability == "answer")
             self._listener = Listener(settings.listener, store, self.ledger, inbox, ended=self._visited)
         if "worker" in parts:
@@ -70,9 +73,9 @@ class Node:
             self._worker = Worker(settings, self.ledger, order, audited, alone=alone)
         if "review" in parts:
             # What comes by STOW-RS goes the listener's way, so it needs one in this process.
-            deposit = self._deposit if self._listener is not None else None
-            here = "worker" in parts
-            connections = Connections(self.ledger, self.trail, deposit, lambda: 0.0 if here else None)
+            deposit = None if self._listener is None else partial(self._listener.deposit, source=_BY_STOW)
+            worker = self._worker or WorkerSigns(self.ledger)
+            connections = Connections(self.ledger, self.trail, deposit, worker.seen_s_ago)
             self._page = _Page(settings, connections)
 
     def start(self) -> None:
@@ -86,9 +89,11 @@ class Node:
         try:
             if self._page is not None:
                 require_users(self.settings, self.ledger)
-                self._page.start()
+            # Before the page: what comes by STOW-RS lies in the inbox, which the listener tidies up at its start.
             if self._listener is not None:
                 self._listener.start()
+            if self._page is not None:
+                self._page.start()
             if self._worker is not None:
                 self._worker.start()
         except Refused:
@@ -102,12 +107,6 @@ class Node:
         """Wait until what has been received is in the ledger, no longer than stated."""
         if self._listener is not None:
             self._listener.settle(within_s)
-
-    def _deposit(self, content: bytes) -> tuple[int, str, str]:
-        assert self._listener is not None
-        reply = self._listener.deposit(content, source=_BY_STOW)
-        found = reply.identity
-        return reply.status, found.sop_class_uid if found else "", found.sop_instance_uid if found else ""
 
     def _told(self, destination: Destination, owed: Send, problem: str) -> None:
         """Record in the audit trail that results were sent, or were not."""
@@ -128,10 +127,10 @@ class Node:
             self.trail.received(sender, self.settings.listener.ae_title, parts, failed=tally.refused)
 
     def stop(self) -> None:
-        if self._listener is not None:
-            self._listener.stop()
         if self._page is not None:
             self._page.stop()
+        if self._listener is not None:
+            self._listener.stop()
         if self._worker is not None:
             self._worker.stop()
         if self._has_started:
@@ -166,6 +165,7 @@ class _Page:
             access_log=False,
             server_header=False,
             lifespan="off",
+            timeout_graceful_shutdown=_STOP_WITHIN_S,
             # What a client says of its own address is believed only where a proxy is known to say it.
             proxy_headers=review.behind_proxy,
             forwarded_allow_ips=list(LOOPBACK),

@@ -95,6 +95,10 @@ class ListenerSettings:
         if self.minimum_free_gib < 0:
             raise ValueError("listener.minimum_free_gib cannot be negative")
 
+    @property
+    def minimum_free_bytes(self) -> int:
+        return int(self.minimum_free_gib * 2**30)
+
 
 @dataclass(frozen=True)
 class WorkerSettings:

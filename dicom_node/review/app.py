@@ -26,8 +26,9 @@ from dicom_node.review.files import add_files
 from dicom_node.review.gate import FOR_PROGRAMS, Gate
 from dicom_node.review.interface import add_interface, add_watching
 from dicom_node.review.login import add_login
+from dicom_node.review.multipart import Caps
 from dicom_node.review.pages import add_pages, renderer
-from dicom_node.review.stow import Deposit, StowLimits, add_stow
+from dicom_node.review.stow import Deposit, add_stow
 from dicom_node.settings import LOOPBACK, ReviewSettings, Settings
 
 _STATIC = Path(__file__).parent / "static"
@@ -74,7 +75,7 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
     add_acts(app, ledger, trail)
     add_files(app, ledger, settings.data_folder, trail)
     add_interface(app, ledger, trail)
-    limits = HealthLimits(minimum_free_bytes=int(settings.listener.minimum_free_gib * 2**30))
+    limits = HealthLimits(settings.listener.minimum_free_bytes, settings.worker.takeover_after_s)
     add_watching(
         app,
         review,
@@ -82,7 +83,8 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
         lambda: health_of(ledger, settings.data_folder, limits, connections.worker_seen_s_ago),
     )
     if connections.deposit is not None:
-        caps = StowLimits(review.stow_instance_mib * 2**20, review.stow_request_mib * 2**20, settings.data_folder)
+        most_bytes = review.stow_instance_mib * 2**20, review.stow_request_mib * 2**20
+        caps = Caps(*most_bytes, settings.data_folder, settings.listener.minimum_free_bytes)
         add_stow(app, connections.deposit, trail, caps)
     # The last one added sees a request first.
     app.add_middleware(Gate, door=door, trail=trail, secure=review.is_secure)
