@@ -21,6 +21,11 @@ DEFAULT_DATA_FOLDER = Path("~/.local/share/marginwatch")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+def in_url(host: str) -> str:
+    """The host as it stands in an address: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 @dataclass(frozen=True)
 class DatabaseSettings:
     url: str = ""
@@ -154,6 +159,11 @@ class ReviewSettings:
     def is_local(self) -> bool:
         """Whether only who is on this machine can reach it."""
         return self.host in LOOPBACK and not self.behind_proxy and set(self.host_names) <= set(LOOPBACK)
+
+    @property
+    def url(self) -> str:
+        """The address of the page itself, without a proxy in front."""
+        return f"{'https' if self.tls_certificate else 'http'}://{in_url(self.host)}:{self.port}/"
 
     @property
     def is_secure(self) -> bool:

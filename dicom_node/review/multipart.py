@@ -28,8 +28,8 @@ class TooLarge(Exception):
 
 @dataclass(frozen=True)
 class Caps:
-    """part_bytes: a larger part is passed over; body_bytes: a larger body is broken off; folder: where parts wait, which
-    they do only while more than minimum_free_bytes is free there."""
+    """part_bytes: a larger part is passed over; body_bytes: a larger body is broken off; folder: where parts wait, only
+    while more than minimum_free_bytes is free there."""
 
     part_bytes: int
     body_bytes: int
@@ -86,8 +86,8 @@ class Part:
 
 
 async def read_parts(chunks: AsyncIterator[bytes], boundary: bytes, caps: Caps) -> AsyncGenerator[Part, None]:
-    """Each part once it is there as a whole; it is closed when the next is asked for. Raises `Malformed` and `TooLarge`;
-    the parts before hold."""
+    """Each part once it is there as a whole; it is closed when the next is asked for. Raises `Malformed` and
+    `TooLarge`; the parts before hold."""
     parser = MultipartParser(boundary)
     part: Part | None = None
     taken_bytes = 0

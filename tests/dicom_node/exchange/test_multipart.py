@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from dicom_node.exchange.answers import NoAnswer
 from dicom_node.exchange.multipart import parts, wrapped
 
-
 EDGE = "multipart/related; boundary=edge"
 
 
