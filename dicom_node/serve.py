@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Collection
@@ -29,6 +28,7 @@ from dicom_node.review.app import Connections, create_app
 from dicom_node.routing import Order
 from dicom_node.settings import LOOPBACK, Destination, Settings
 from dicom_node.store import Store
+from dicom_node.tls import review_tls
 
 _LOG = logging.getLogger("marginwatch.serve")
 
@@ -176,7 +176,7 @@ class _Page:
         self._thread = threading.Thread(target=self._run, name="review", daemon=True)
 
     def start(self) -> None:
-        self._check_tls()
+        review_tls(self._review)  # the server itself would only die of files that cannot be used
         self._thread.start()
         while not self._server.started:
             if not self._thread.is_alive():
@@ -188,18 +188,6 @@ class _Page:
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join()
-
-    def _check_tls(self) -> None:
-        """Raises `Refused` where certificate and key cannot be used: the server itself would only die of it."""
-        if not self._review.tls_certificate:
-            return
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            # A key with a passphrase would ask for it on the terminal; the empty one makes it fail.
-            context.load_cert_chain(self._review.tls_certificate, self._review.tls_key, password="")
-        except OSError as problem:
-            text = f"review.tls_certificate and review.tls_key cannot be used ({problem.strerror or problem}); "
-            raise Refused("bad_tls", text + "give a PEM certificate chain and its key without a passphrase.") from None
 
     def _run(self) -> None:
         try:
