@@ -95,7 +95,7 @@ class AuditTrail:
         self._write(m.Event(m.INSTANCES_ACCESSED, "R", self._clock()), [_person(who)], [part, what])
 
     def acted(self, who: Actor, part: m.StudyPart, what: str) -> None:
-        """Record that something was done to a study. what: the path that was posted to."""
+        """Record that something was done to a study. what: the path that was posted to, or the command."""
         self._write(m.Event(m.INSTANCES_ACCESSED, "U", self._clock()), [_person(who)], [part, what])
 
     def logged_in(self, who: Actor) -> None:
