@@ -22,7 +22,7 @@ from dicom_node.coordinator import Coordinator
 from dicom_node.engine import Engine, Limits
 from dicom_node.exchange.completeness import Completeness
 from dicom_node.exchange.deposit import Keep
-from dicom_node.exchange.fetcher import Fetcher
+from dicom_node.exchange.fetcher import Brought, Fetcher
 from dicom_node.exchange.rounds import Rounds
 from dicom_node.exchange.stow import deliver
 from dicom_node.ledger import Ledger
@@ -48,11 +48,12 @@ _FETCH_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class Tools:
-    """What the worker calls; replaced in tests. told: hears of each try to send."""
+    """What the worker calls; replaced in tests. told: hears of each try to send; brought: of what was fetched."""
 
     assess: Callable[..., dict[str, Any]] = assess_in_child
     send: Callable[..., int] = deliver
     told: Told = lambda _destination, _owed, _problem: None
+    brought: Brought = lambda _pacs, _part: None
     back_off: BackOff = field(default_factory=BackOff)
 
 
@@ -134,7 +135,7 @@ class _Shift:
         self._watch = Watch(lost_after_s=self._settings.takeover_after_s, look_every_s=self._settings.heartbeat_s)
         self._attempts = Attempts(station, tools.assess)
         self._outbox = Outbox(station, back_off=tools.back_off, send=tools.send, told=tools.told)
-        self._rounds = self._rounds_of(settings, ledger)
+        self._rounds = self._rounds_of(settings, ledger, tools.brought)
         self._stop = threading.Event()
         self._beats_at_s = self.seen_at_s = time.monotonic()
         self._data_folder = settings.data_folder
@@ -156,7 +157,7 @@ class _Shift:
         for rounds in self._rounds:
             rounds.start()
 
-    def _rounds_of(self, settings: Settings, ledger: Ledger) -> tuple[Rounds, ...]:
+    def _rounds_of(self, settings: Settings, ledger: Ledger, brought: Brought) -> tuple[Rounds, ...]:
         """What looks again and again whether studies are whole and what is lacking; the elected worker's."""
 
         def elected() -> bool:
@@ -164,7 +165,7 @@ class _Shift:
 
         store = Store(settings.data_folder, minimum_free_bytes=settings.listener.minimum_free_bytes)
         completeness = Completeness(settings, ledger)
-        fetcher = Fetcher(settings, ledger, Keep(store, ledger, settings.data_folder / "fetching"))
+        fetcher = Fetcher(settings, ledger, Keep(store, ledger, settings.data_folder / "fetching"), told=brought)
         return (
             Rounds("completeness", completeness.look, every_s=_ROUTE_EVERY_S, may_run=elected),
             Rounds("fetch", fetcher.look, every_s=_FETCH_EVERY_S, may_run=elected),

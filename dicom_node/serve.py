@@ -19,6 +19,7 @@ from dicom_node.audit.trail import Actor, AuditTrail
 from dicom_node.health import WorkerSigns
 from dicom_node.ledger import Ledger, open_ledger
 from dicom_node.lock import WorkerLock
+from dicom_node.peers import Pacs
 from dicom_node.queue import Tools, Worker
 from dicom_node.receive.inbox import Inbox
 from dicom_node.receive.listener import Listener, Visit
@@ -69,7 +70,7 @@ class Node:
             self._listener = Listener(settings.listener, store, self.ledger, inbox, ended=self._visited)
         if "worker" in parts:
             order = Order(ROUTED_PRIORITY, version("marginwatch"))
-            audited = replace(tools or Tools(), told=self._told)
+            audited = replace(tools or Tools(), told=self._told, brought=self._brought)
             self._worker = Worker(settings, self.ledger, order, audited, alone=alone)
         if "review" in parts:
             # What comes by STOW-RS goes the listener's way, so it needs one in this process.
@@ -111,10 +112,14 @@ class Node:
     def _told(self, destination: Destination, owed: Send, problem: str) -> None:
         """Record in the audit trail that results were sent, or were not."""
         record = self.ledger.assessment(owed.assessment_id)
-        study = self.ledger.study(record.study_instance_uid)
-        part = StudyPart(record.study_instance_uid, study.patient_id if study else "")
+        part = StudyPart(record.study_instance_uid, self.ledger.patient_id(record.study_instance_uid))
         actor = Actor(destination.ae_title, destination.dicomweb_url or f"{destination.host}:{destination.port}")
         self.trail.sent(actor, self.settings.listener.ae_title, [part], problem=problem)
+
+    def _brought(self, pacs: Pacs, part: StudyPart) -> None:
+        """Record in the audit trail what was fetched of a study."""
+        sender = Actor(pacs.ae_title, pacs.dicomweb_url or pacs.host)
+        self.trail.received(sender, self.settings.listener.ae_title, [part])
 
     def _visited(self, visit: Visit) -> None:
         """Record in the audit trail what an association brought."""
@@ -123,8 +128,7 @@ class Node:
             return
         sender = Actor(tally.request.calling_ae_title, visit.address)
         parts = [StudyPart(study, patient, kept) for (study, patient), kept in tally.kept.items()]
-        if parts or tally.refused:
-            self.trail.received(sender, self.settings.listener.ae_title, parts, failed=tally.refused)
+        self.trail.received(sender, self.settings.listener.ae_title, parts, failed=tally.refused)
 
     def stop(self) -> None:
         if self._page is not None:

@@ -31,8 +31,8 @@ class Keep:
         self._folder = folder
         self._lock = threading.Lock()
 
-    def __call__(self, content: bytes, *, received_from: str) -> None:
-        """Raises `Refused` ("disk_full", "broken_dataset") and OSError."""
+    def __call__(self, content: bytes, *, received_from: str) -> Identity:
+        """Whose it is. Raises `Refused` ("disk_full", "broken_dataset") and OSError."""
         self._store.require_space()
         try:
             identity = identity_of(dcmread(BytesIO(content), stop_before_pixels=True))
@@ -45,6 +45,7 @@ class Keep:
                 self._keep(identity, file, received_from)
         finally:
             file.unlink(missing_ok=True)
+        return identity
 
     def _keep(self, identity: Identity, file: Path, received_from: str) -> None:
         found = digest_of(file)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from io import BytesIO
 
 from pydicom import dcmread
 
 from dicom_node.broken import BROKEN
 from dicom_node.digest import start_of_dataset
+from dicom_node.logs import about
 from dicom_node.receive.association import Message, Reply
 from dicom_node.receive.command import Command, Status
 from dicom_node.receive.commitment import Commitment
@@ -79,7 +81,8 @@ class Reception:
             reply = Reply(Status.OUT_OF_RESOURCES, "The node cannot write to its disk.")
         if reply.status != Status.SUCCESS:
             incoming.drop()
-            _LOG.warning("an instance was not stored (%04XH): %s", reply.status, reply.comment)
+            with _about(reply.identity):
+                _LOG.warning("an instance was not stored (%04XH): %s", reply.status, reply.comment)
         return reply
 
     def deposit(self, content: bytes, *, source: str = "", study_instance_uid: str = "") -> Reply:
@@ -114,7 +117,8 @@ class Reception:
             return Reply(Status.OUT_OF_RESOURCES, refused.text, identity=identity)
         except OSError as problem:
             incoming.drop()
-            _LOG.error("an instance was not stored: the data folder cannot be used: %s", problem.strerror)
+            with _about(identity):
+                _LOG.error("an instance was not stored: the data folder cannot be used: %s", problem.strerror)
             return Reply(Status.OUT_OF_RESOURCES, "The node cannot write to its disk.", identity=identity)
         return Reply(Status.SUCCESS, identity=identity)
 
@@ -134,9 +138,17 @@ class Reception:
         identity = quick_identity(incoming.start, message.context.transfer_syntax)
         announced = message.command.sop_instance_uid
         if identity.sop_instance_uid != announced:
-            return Reply(Status.CANNOT_UNDERSTAND, "The data set is not the instance that was announced.")
+            text = "The data set is not the instance that was announced."
+            return Reply(Status.CANNOT_UNDERSTAND, text, identity=identity)
         self._take(identity, incoming, request.calling_ae_title)
         return Reply(Status.SUCCESS, identity=identity)
 
     def _take(self, identity: Identity, incoming: Incoming, source: str) -> None:
         self._intake.take(Arrived(self._inbox.keep(incoming), identity, source))
+
+
+def _about(identity: Identity | None) -> AbstractContextManager[None]:
+    """What is logged in the block says whose instance it is about, as far as that is known."""
+    if identity is None:
+        return about(step="receive")
+    return about(study_instance_uid=identity.study_instance_uid, patient_id=identity.patient_id, step="receive")
