@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from dicom_node.peers import CompleteSettings, FetchSettings, Pacs, check_url
 from dicom_node.peers import check_ae_title as _check_ae_title
@@ -30,10 +31,27 @@ def in_url(host: str) -> str:
 class DatabaseSettings:
     url: str = ""
     """Empty: SQLite files in the data folder. Else a PostgreSQL URL, for ledger and queue."""
+    password_file: str = ""
+    """A file whose first line is the password of the user in `url`."""
 
     def __post_init__(self) -> None:
         if self.url and not self.url.startswith("postgresql://"):
             raise ValueError("database.url must be empty or start with postgresql://")
+        user, _, password = urlsplit(self.url).netloc.rpartition("@")[0].partition(":")
+        if self.password_file and (not user or password):
+            raise ValueError("database.password_file needs a database.url with a user and without a password")
+
+    def with_password(self) -> DatabaseSettings:
+        """With the password from the file in the URL. Raises ValueError where the file cannot be read."""
+        if not self.password_file:
+            return self
+        try:
+            password = Path(self.password_file).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        except (OSError, UnicodeDecodeError):
+            name = Path(self.password_file).name
+            raise ValueError(f"database.password_file: {name} cannot be read by the node's user") from None
+        user, _, rest = self.url.partition("@")
+        return DatabaseSettings(f"{user.removesuffix(':')}:{quote(password, safe='')}@{rest}")
 
 
 @dataclass(frozen=True)
@@ -288,6 +306,7 @@ def load_settings(file: Path | None) -> Settings:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
         settings: Settings = _build(Settings, document, "")
+        database = _from_folder(settings.database, file.parent, "password_file").with_password()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as problem:
         raise Refused("bad_settings", f"{file.name}: {problem}.") from None
     folder = settings.data_folder.expanduser()
@@ -298,6 +317,7 @@ def load_settings(file: Path | None) -> Settings:
         send=send,
         pacs=pacs,
         data_folder=(file.parent / folder).resolve(),
+        database=database,
         simulation=_from_folder(settings.simulation, file.parent, "probes"),
         review=_from_folder(settings.review, file.parent, "tls_certificate", "tls_key", "metrics_token_file"),
         listener=replace(
