@@ -92,22 +92,18 @@ class Accounts:
         with self._engine.connect() as connection:
             return bool(connection.execute(select(func.count()).select_from(USERS)).scalar())
 
-    def verified(self, name: str, password: str) -> User | None:
-        """The user with this name and password; None otherwise, after the same time whether the name is known."""
+    def verified(self, name: str, password: str) -> tuple[User, str] | None:
+        """The user with this name and password, and what is kept of the password (see `still`); None otherwise, after
+        the same time whether the name is known."""
         found = self._row(name)
         # Held against something in any case: an answer that comes faster would tell which names there are.
         right = matches(password, found[1] if found else NOBODYS)
-        return found[0] if found and right else None
+        return found if right else None
 
     def still(self, name: str, password_kept: str) -> User | None:
         """The user, where the password kept is still this one: for who was verified a moment ago."""
         found = self._row(name)
         return found[0] if found and found[1] == password_kept else None
-
-    def kept(self, name: str) -> str | None:
-        """What is kept of the user's password; None where there is no such user."""
-        found = self._row(name)
-        return found[1] if found else None
 
     def _row(self, name: str) -> tuple[User, str] | None:
         with self._engine.connect() as connection:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -92,20 +92,21 @@ class Attempts:
         """`document` and `folder`, or `refused`, or `dropped` where the assessment is not ours any more."""
         self._go_on()
         record = self._until_there(lambda: self._ledger.assessment(assessment_id))
+        with self._about(record, "assess"):
+            return self._answer(record, token)
+
+    def _answer(self, record: AssessmentRecord, token: int) -> dict[str, Any]:
         if (finished := finished_before(record, self._settings.data_folder)) is not None:
             return finished  # written just before an earlier holder died
         folder = _attempt_folder(record, token)
         job = job_of(record, self._ledger, self._settings.data_folder)
         job = replace(job, simulation=self._settings.simulation, out=str(self._settings.data_folder / folder))
         try:
-            with (
-                self._device(record) as environment,
-                about(study_instance_uid=record.study_instance_uid, step="assess"),
-            ):
+            with self._device(record) as environment:
                 document = self._assess(
                     job,
                     time_limit_s=self._settings.worker.time_limit_s,
-                    watch=lambda child: self._watch(assessment_id, token, child),
+                    watch=lambda child: self._watch(record.assessment_id, token, child),
                     environment=environment,
                 )
             return {"document": document, "folder": folder}
@@ -115,14 +116,18 @@ class Attempts:
             return {"refused": {"code": refused.code, "text": refused.text}}
         except ChildBroke:
             self._go_on()
-            if not self._until_there(lambda: self._claims.held().get(assessment_id) == token):
+            if not self._until_there(lambda: self._claims.held().get(record.assessment_id) == token):
                 return {"dropped": True}
             raise
         finally:
-            self._children.pop(assessment_id, None)
+            self._children.pop(record.assessment_id, None)
 
     def record(self, assessment_id: str, token: int, answer: dict[str, Any]) -> None:
         """Recorded as soon as the database is there to take it."""
+        with self._about(self._until_there(lambda: self._ledger.assessment(assessment_id)), "record"):
+            self._record(assessment_id, token, answer)
+
+    def _record(self, assessment_id: str, token: int, answer: dict[str, Any]) -> None:
         if "dropped" not in answer and self._until_there(lambda: self.keep(assessment_id, token, answer)):
             return
         _LOG.warning("assessment %s is another's now, or called off: its answer is dropped", assessment_id[:16])
@@ -152,6 +157,13 @@ class Attempts:
         return kept
 
     # -- inside
+
+    def _about(self, record: AssessmentRecord, step: str) -> AbstractContextManager[None]:
+        """What is logged in the block says which study and patient it is about."""
+        uid = record.study_instance_uid
+        return about(
+            study_instance_uid=uid, patient_id=self._until_there(lambda: self._ledger.patient_id(uid)), step=step
+        )
 
     def _go_on(self) -> None:
         if self._stop.is_set():

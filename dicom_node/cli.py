@@ -7,8 +7,6 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -17,6 +15,7 @@ import typer
 
 from dicom_node.interrupt import ended_by_ctrl_c
 from dicom_node.notice import NOT_FOR_DIAGNOSIS
+from dicom_node.opened import opened_ledger, opened_trail, operator
 from dicom_node.refusal import Refused
 from dicom_node.terminal import (
     addresses,
@@ -32,9 +31,7 @@ from dicom_node.terminal import (
 from dicom_node.user_commands import user_app
 
 if TYPE_CHECKING:
-    from dicom_node.ledger import Ledger
     from dicom_node.records import RegisteredPlan
-    from dicom_node.settings import Settings
 
 app = typer.Typer(
     add_completion=False,
@@ -198,7 +195,7 @@ def plan_add(
     """Register a plan; the node keeps a copy. One with the same plan_id is replaced, its follow-ups assessed anew."""
     from dicom_node.plans import change_of, register_plan
 
-    with _ledger(config) as (settings, ledger):
+    with opened_ledger(config) as (settings, ledger):
         before = ledger.plans()
         plan = register_plan(folder, ledger, settings.data_folder)
     change = change_of(plan, before)
@@ -208,7 +205,7 @@ def plan_add(
 @plan_app.command("list")
 def plan_list(config: Config = None, as_json: Json = False) -> None:
     """List the registered plans."""
-    with _ledger(config) as (_, ledger):
+    with opened_ledger(config) as (_, ledger):
         plans = ledger.plans()
     if as_json:
         typer.echo(json.dumps([_plan_json(plan) for plan in plans], indent=2))
@@ -223,7 +220,7 @@ def plan_show(plan_id: str, config: Config = None, as_json: Json = False) -> Non
     from dicom_node.plans import find_plan
     from dicom_node.worklist import worklist
 
-    with _ledger(config) as (settings, ledger):
+    with opened_ledger(config) as (settings, ledger):
         plan = find_plan(ledger, plan_id)
         studies = [entry.as_json() for entry in worklist(ledger) if entry.plan_id == plan_id]
         document = json.loads((settings.data_folder / plan.folder / "plan.json").read_text(encoding="utf-8-sig"))
@@ -278,9 +275,12 @@ def release(
     config: Config = None,
 ) -> None:
     """Have a held study assessed as it is, though images of it seem to be missing."""
-    with _ledger(config) as (_, ledger):
+    from dicom_node.audit.message import StudyPart
+
+    with opened_ledger(config) as (settings, ledger), opened_trail(settings) as trail:
         if not ledger.release(study):
             raise Refused("not_held", f"There is no held study {study}; the review page shows those there are.")
+        trail.acted(operator(), StudyPart(study, ledger.patient_id(study)), f"marginwatch release {study}")
     typer.echo(f"The study is assessed as it is, until another image of it comes. {NOT_FOR_DIAGNOSIS}")
 
 
@@ -333,21 +333,6 @@ def doctor(config: Config = None, as_json: Json = False) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-@contextmanager
-def _ledger(config: Path | None) -> Iterator[tuple[Settings, Ledger]]:
-    from dicom_node.ledger import open_ledger
-    from dicom_node.schema import reaching
-    from dicom_node.settings import load_settings
-
-    settings = load_settings(config)
-    ledger = open_ledger(settings)
-    try:
-        with reaching(settings.ledger_url):
-            yield settings, ledger
-    finally:
-        ledger.close()
 
 
 def _plan_json(plan: RegisteredPlan) -> dict[str, Any]:

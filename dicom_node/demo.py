@@ -64,7 +64,7 @@ def run_demo(folder: Path, progress: Progress) -> Iterator[DemoResult]:
         if entry.record is None or entry.state != "done":
             error = entry.as_json()["error"] or {"text": f"it is still {entry.state}"}
             raise Refused("demo_failed", f"The demo's follow-up was not assessed: {error['text']}")
-        page = f"http://{settings.review.host}:{settings.review.port}/"
+        page = settings.review.url
         yield DemoResult(entry.document, settings.data_folder / entry.record.folder, page)
     finally:
         node.stop()

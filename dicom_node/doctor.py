@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
-from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 from dicom_node.refusal import Refused
-from dicom_node.settings import Settings, load_settings
+from dicom_node.settings import LOOPBACK, ReviewSettings, Settings, load_settings
+from dicom_node.tls import listener_tls, review_tls
 
 Level = Literal["good", "warning", "fault"]
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _MEMORY_GIB = 4.0  # of one assessment (README)
 _ECHO_WITHIN_S = 5.0
+#: What os.link raises on file systems without hard links.
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+#: At these a server listens on every address of the machine.
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at and found; mend: what to do, empty where all is good."""
+    """What was looked at and found; mend: what to do, empty where all is good.
+
+    level: "fault" keeps the node from running; with a "warning" it runs, and does not all it should.
+    """
 
     name: str
     level: Level
@@ -58,12 +68,15 @@ def _data_folder(settings: Settings) -> Iterator[Check]:
             one.write_bytes(b"1")
             os.link(one, other)
     except OSError as problem:
-        if not os.access(folder, os.W_OK):
+        if problem.errno in _NO_HARD_LINKS and os.access(folder, os.W_OK):
+            text = f"{folder} has no hard links, so received instances are copied once more."
+            yield Check("data folder", "warning", text, "Prefer a local ext4 or xfs file system.")
+        elif problem.errno in _FULL:
+            text = f"{folder} takes nothing more: {problem.strerror}."
+            yield Check("data folder", "warning", text, "Free some room; until then nothing can be received.")
+        else:
             mend = "Give the user that runs the node the right to write there, or set data_folder to another place."
             yield Check("data folder", "fault", f"{folder} cannot be written: {problem.strerror}.", mend)
-            return
-        text = f"{folder} has no hard links, so received instances are copied once more."
-        yield Check("data folder", "warning", text, "Prefer a local ext4 or xfs file system.")
         return
     waiting = len(list((folder / "inbox").glob("*.dcm"))) if (folder / "inbox").is_dir() else 0
     text = f"{folder}" + (f", {waiting} received instances wait to be sorted in" if waiting else "")
@@ -79,7 +92,7 @@ def _disk(settings: Settings) -> Iterator[Check]:
     text = f"{free_gib:.1f} GiB free"
     if free_gib < least:
         mend = "Free some room, or lower listener.minimum_free_gib; until then every C-STORE is answered with A700."
-        yield Check("disk", "fault", f"{text}, less than listener.minimum_free_gib ({least:g})", mend)
+        yield Check("disk", "warning", f"{text}, less than listener.minimum_free_gib ({least:g})", mend)
     elif free_gib < least + 20:
         yield Check("disk", "warning", f"{text}; receiving stops at {least:g}", "Plan for more room.")
     else:
@@ -118,46 +131,51 @@ def _listener(settings: Settings) -> Iterator[Check]:
         mend = "Stop the other program, or set listener.port and listener.host to what is this machine's and free."
         yield Check("DICOM listener", "fault", f"{where} cannot be opened and answers no C-ECHO", mend)
     open_to_all = not (listener.allowed_addresses or listener.calling_ae_titles or listener.tls.ca)
-    if listener.host not in _LOOPBACK and open_to_all:
+    if listener.host not in LOOPBACK and open_to_all:
         text = "The listener is open to every address and AE title of the network"
         yield Check("who may send", "warning", text, "Set listener.allowed_addresses, or TLS with a ca.")
 
 
 def _tls(settings: Settings) -> Iterator[Check]:
-    from dicom_node.receive.listener import tls_context
-
     tls = settings.listener.tls
-    if not tls.is_on:
-        return
     try:
-        tls_context(tls)
+        listener, review = listener_tls(tls), review_tls(settings.review)
     except Refused as refused:
         yield Check("TLS", "fault", refused.text, "Name readable PEM files that belong together.")
         return
-    if not tls.ca:
+    if listener is not None and not tls.ca:
         mend = "Set listener.tls.ca, so that peers have to show a certificate."
         yield Check("TLS", "warning", "Peers are not asked who they are", mend)
-    else:
-        yield Check("TLS", "good", "certificate, key and ca fit together")
+    elif listener is not None or review is not None:
+        yield Check("TLS", "good", "certificate and key fit together")
 
 
 def _page(settings: Settings) -> Iterator[Check]:
     review = settings.review
-    where = f"http://{review.host}:{review.port}/"
     if _can_bind(review.host, review.port):
-        yield Check("review page", "good", f"{where}: the port is free")
-        return
-    try:
-        with build_opener(ProxyHandler({})).open(f"{where}healthz", timeout=_ECHO_WITHIN_S) as answer:
-            healthy = answer.status == 200
-    except (URLError, OSError):
-        healthy = False
-    if healthy:
-        yield Check("review page", "good", f"{where} answers")
+        yield Check("review page", "good", f"{review.url}: the port is free")
+    elif is_healthy(review):
+        yield Check("review page", "good", f"{review.url} answers")
     else:
-        yield Check(
-            "review page", "fault", f"{where} is taken and not healthy", "Stop what is there, or set review.port."
-        )
+        mend = "Stop what is there, or set review.port."
+        yield Check("review page", "fault", f"{review.url} is taken and not healthy", mend)
+
+
+def is_healthy(review: ReviewSettings) -> bool:
+    """Whether a node that is served with these settings says that it is well."""
+    asked = replace(review, host=_ANY_ADDRESS.get(review.host, review.host)).url
+    # The page is this machine's own, and its certificate is made out to the name that others ask for.
+    unverified = ssl.create_default_context()
+    unverified.check_hostname = False
+    unverified.verify_mode = ssl.CERT_NONE
+    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=unverified))
+    # By this name any page may be asked for, whatever review.host_names says.
+    request = Request(f"{asked}healthz", headers={"Host": "localhost"})
+    try:
+        with opener.open(request, timeout=_ECHO_WITHIN_S) as answer:
+            return bool(answer.status == 200)
+    except (OSError, HTTPException):
+        return False
 
 
 def _memory(settings: Settings) -> Iterator[Check]:
@@ -193,7 +211,7 @@ def _echo(ae_title: str, host: str, port: int, *, calling: str) -> Check:
         "rejected": f"Let the PACS know this node as {calling}, and check its AE title.",
         "no answer": "Look into the PACS's log.",
     }
-    return Check(name, "fault", f"C-ECHO: {status}; results wait and are sent once it answers", mends[status])
+    return Check(name, "warning", f"C-ECHO: {status}; results wait and are sent once it answers", mends[status])
 
 
 def _echo_status(host: str, port: int, ae_title: str, *, calling: str) -> str:

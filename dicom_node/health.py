@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.ledger import Ledger
+from dicom_node.schema import WORKERS
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,32 @@ class HealthLimits:
 
     minimum_free_bytes: int = 0
     worker_silent_s: float = 60.0
+
+
+class WorkerSigns:
+    """Signs of the workers of other processes: that a counter of theirs in the ledger has advanced between two looks.
+
+    clock: monotonic seconds. No clock is compared with another machine's.
+    """
+
+    def __init__(self, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._beats: dict[str, int] | None = None
+        self._seen_at_s = 0.0
+
+    def seen_s_ago(self) -> float | None:
+        """How long ago a look first found the last sign, counted from the first look at most; None at that first look,
+        which cannot tell yet."""
+        query = select(WORKERS.c.worker_id, WORKERS.c.beat).where(~WORKERS.c.lost)
+        with self._lock:
+            with self._ledger.engine.connect() as connection:
+                beats = {worker_id: beat for worker_id, beat in connection.execute(query)}
+            before, self._beats, now_s = self._beats, beats, self._clock()
+            if before is None or any(before.get(worker_id, -1) < beat for worker_id, beat in beats.items()):
+                self._seen_at_s = now_s
+            return None if before is None else now_s - self._seen_at_s
 
 
 def health_of(

@@ -189,6 +189,11 @@ class Ledger:
         rows = self._rows(STUDIES, STUDIES.c.study_instance_uid == study_instance_uid)
         return Study(**rows[0]) if rows else None
 
+    def patient_id(self, study_instance_uid: str) -> str:
+        """Whose study it is; empty where it is not known."""
+        study = self.study(study_instance_uid)
+        return study.patient_id if study else ""
+
     # -- plans
 
     def add_plan(self, plan: RegisteredPlan) -> None:

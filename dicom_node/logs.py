@@ -1,7 +1,7 @@
-"""How the node logs: text or JSON lines on stderr, with the study and the step that a line is about.
+"""How the node logs: text or JSON lines on stderr, with the study, the step and the patient that a line is about.
 
-Patient data goes into a log call's `extra={"patient_id": …}` and nowhere else; it is written only where the site allows
-it.
+Patient data goes into `about`, or a log call's `extra={"patient_id": …}`, and nowhere else; it is written only where
+the site allows it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _about: ContextVar[dict[str, str] | None] = ContextVar("marginwatch_log_about", 
 
 
 @contextmanager
-def about(*, study_instance_uid: str = "", step: str = "") -> Iterator[None]:
-    """What is logged in the block, by this thread, says which study and step it is about."""
-    given = {"study_instance_uid": study_instance_uid, "step": step}
+def about(*, study_instance_uid: str = "", patient_id: str = "", step: str = "") -> Iterator[None]:
+    """What is logged in the block, by this thread, says which study, patient and step it is about."""
+    given = {"study_instance_uid": study_instance_uid, "patient_id": patient_id, "step": step}
     before = _about.set({**(_about.get() or {}), **{name: value for name, value in given.items() if value}})
     try:
         yield

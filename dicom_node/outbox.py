@@ -17,6 +17,7 @@ from dicom_node.claims import Station
 from dicom_node.exchange.answers import NoAnswer
 from dicom_node.exchange.commitment import Commitment
 from dicom_node.exchange.stow import deliver
+from dicom_node.logs import about
 from dicom_node.records import Send, SendState
 from dicom_node.send import NotSent
 from dicom_node.settings import Destination
@@ -54,7 +55,7 @@ class Outbox:
 
     Of several workers one sends to a destination, the one that holds its lease.
 
-    told: hears of each try, with what went wrong or an empty text.
+    told: hears of each time that something was sent, with what went wrong or an empty text.
 
     Everything owed is tried at once after the start; the waits between two tries are kept in memory only.
     """
@@ -118,14 +119,19 @@ class Outbox:
 
     def _try(self, destination: Destination, owed: Send) -> bool:
         """Whether the destination has now taken the objects of one assessment."""
-        folder = self._data_folder / self._ledger.assessment(owed.assessment_id).folder / "dicom"
+        record = self._ledger.assessment(owed.assessment_id)
+        uid = record.study_instance_uid
+        with about(study_instance_uid=uid, patient_id=self._ledger.patient_id(uid), step="send"):
+            return self._try_from(self._data_folder / record.folder / "dicom", destination, owed)
+
+    def _try_from(self, folder: Path, destination: Destination, owed: Send) -> bool:
         try:
             files = sorted(folder.glob("*.dcm"))
             if not files:
                 raise NotSent(f"there are no objects in {folder}")
             if owed.state == "stored" and destination.storage_commitment:
                 return self._committed(destination, owed, files)
-            count = self._send(files, destination, calling_ae_title=self._calling_ae_title)
+            count = self._sent(files, destination, owed)
             if destination.storage_commitment:
                 self._record(destination, owed, "stored", f"{count} objects stored; storage commitment is awaited")
                 return self._committed(destination, owed, files)
@@ -136,6 +142,16 @@ class Outbox:
             return False
         self._record(destination, owed, "sent", f"{count} objects")
         return True
+
+    def _sent(self, files: Sequence[Path], destination: Destination, owed: Send) -> int:
+        """How many objects were sent; whether they were is told."""
+        try:
+            count = self._send(files, destination, calling_ae_title=self._calling_ae_title)
+        except Exception as problem:
+            self._told(destination, owed, str(problem) or type(problem).__name__)
+            raise
+        self._told(destination, owed, "")
+        return count
 
     def _committed(self, destination: Destination, owed: Send, files: Sequence[Path]) -> bool:
         """Whether the destination has committed itself to keep what it has stored."""
@@ -148,7 +164,6 @@ class Outbox:
     def _record(self, destination: Destination, owed: Send, state: SendState, text: str) -> None:
         if not self._claims.sent(owed, lease=_lease(destination), state=state, text=text, at=time.time()):
             _LOG.warning("%s is another worker's now; what was sent to it meanwhile is not counted", destination.name)
-        self._told(destination, owed, text if state == "failed" else "")
 
     def _takes(self, destination: Destination, owed: Send) -> bool:
         """Whether it is owed to this destination, or to the one this was before its address was corrected."""

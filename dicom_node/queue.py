@@ -22,7 +22,7 @@ from dicom_node.coordinator import Coordinator
 from dicom_node.engine import Engine, Limits
 from dicom_node.exchange.completeness import Completeness
 from dicom_node.exchange.deposit import Keep
-from dicom_node.exchange.fetcher import Fetcher
+from dicom_node.exchange.fetcher import Brought, Fetcher
 from dicom_node.exchange.rounds import Rounds
 from dicom_node.exchange.stow import deliver
 from dicom_node.ledger import Ledger
@@ -48,11 +48,12 @@ _FETCH_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class Tools:
-    """What the worker calls; replaced in tests. told: hears of each try to send."""
+    """What the worker calls; replaced in tests. told: hears of each try to send; brought: of what was fetched."""
 
     assess: Callable[..., dict[str, Any]] = assess_in_child
     send: Callable[..., int] = deliver
     told: Told = lambda _destination, _owed, _problem: None
+    brought: Brought = lambda _pacs, _part: None
     back_off: BackOff = field(default_factory=BackOff)
 
 
@@ -73,6 +74,7 @@ class Worker:
         self._alone = alone
         self._stop = threading.Event()
         self._shift: _Shift | None = None
+        self._seen_at_s = time.monotonic()
         self._keeper = threading.Thread(target=self._keep_until_stopped, name="keeper", daemon=True)
 
     def start(self) -> None:
@@ -87,6 +89,10 @@ class Worker:
         if self._shift is not None:
             self._shift.end()
 
+    def seen_s_ago(self) -> float:
+        """Seconds since the last sign of life that the ledger took."""
+        return time.monotonic() - self._seen_at_s
+
     def _begin(self) -> _Shift:
         return _Shift(self._settings, self._ledger, self._order, self._tools, alone=self._alone)
 
@@ -98,7 +104,9 @@ class Worker:
                 if self._shift is None:
                     self._shift = self._begin()
                     waited_s = 0.0
-                elif not self._shift.keep():
+                elif self._shift.keep():
+                    self._seen_at_s = self._shift.seen_at_s
+                else:
                     _LOG.warning("this worker was silent for too long and was declared lost; it begins anew")
                     lost, self._shift = self._shift, None
                     lost.end()
@@ -127,9 +135,9 @@ class _Shift:
         self._watch = Watch(lost_after_s=self._settings.takeover_after_s, look_every_s=self._settings.heartbeat_s)
         self._attempts = Attempts(station, tools.assess)
         self._outbox = Outbox(station, back_off=tools.back_off, send=tools.send, told=tools.told)
-        self._rounds = self._rounds_of(settings, ledger)
+        self._rounds = self._rounds_of(settings, ledger, tools.brought)
         self._stop = threading.Event()
-        self._beats_at_s = time.monotonic()
+        self._beats_at_s = self.seen_at_s = time.monotonic()
         self._data_folder = settings.data_folder
         self._lock = self._lock_of(self._me)
         self._lock.acquire()
@@ -149,15 +157,15 @@ class _Shift:
         for rounds in self._rounds:
             rounds.start()
 
-    def _rounds_of(self, settings: Settings, ledger: Ledger) -> tuple[Rounds, ...]:
+    def _rounds_of(self, settings: Settings, ledger: Ledger, brought: Brought) -> tuple[Rounds, ...]:
         """What looks again and again whether studies are whole and what is lacking; the elected worker's."""
 
         def elected() -> bool:
             return self._claims.lease(ROUTING)
 
-        store = Store(settings.data_folder, minimum_free_bytes=int(settings.listener.minimum_free_gib * 2**30))
+        store = Store(settings.data_folder, minimum_free_bytes=settings.listener.minimum_free_bytes)
         completeness = Completeness(settings, ledger)
-        fetcher = Fetcher(settings, ledger, Keep(store, ledger, settings.data_folder / "fetching"))
+        fetcher = Fetcher(settings, ledger, Keep(store, ledger, settings.data_folder / "fetching"), told=brought)
         return (
             Rounds("completeness", completeness.look, every_s=_ROUTE_EVERY_S, may_run=elected),
             Rounds("fetch", fetcher.look, every_s=_FETCH_EVERY_S, may_run=elected),
@@ -186,6 +194,7 @@ class _Shift:
         self._beats_at_s = now_s + self._settings.heartbeat_s
         if not self._claims.beat():
             return False
+        self.seen_at_s = time.monotonic()
         others = [worker for worker in self._claims.workers() if worker.worker_id != self._me.worker_id]
         silent = self._watch.look(others, time.monotonic())
         dead = [other for other in others if self._is_dead(other)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Literal
 
@@ -16,8 +16,10 @@ import uvicorn
 from dicom_node.accounts import Accounts
 from dicom_node.audit.message import StudyPart
 from dicom_node.audit.trail import Actor, AuditTrail
+from dicom_node.health import WorkerSigns
 from dicom_node.ledger import Ledger, open_ledger
 from dicom_node.lock import WorkerLock
+from dicom_node.peers import Pacs
 from dicom_node.queue import Tools, Worker
 from dicom_node.receive.inbox import Inbox
 from dicom_node.receive.listener import Listener, Visit
@@ -27,11 +29,14 @@ from dicom_node.review.app import Connections, create_app
 from dicom_node.routing import Order
 from dicom_node.settings import LOOPBACK, Destination, Settings
 from dicom_node.store import Store
+from dicom_node.tls import review_tls
 
 _LOG = logging.getLogger("marginwatch.serve")
 
 #: In place of the AE title that a sender by STOW-RS does not have.
 _BY_STOW = "STOW-RS"
+#: A request that is still running at the stop is broken off after so long: worker and audit trail wait for it.
+_STOP_WITHIN_S = 5
 
 Part = Literal["listener", "worker", "review"]
 PARTS: tuple[Part, ...] = ("listener", "worker", "review")
@@ -60,19 +65,18 @@ class Node:
         self._worker: Worker | None = None
         self._page: _Page | None = None
         if "listener" in parts:
-            free_bytes = int(settings.listener.minimum_free_gib * 2**30)
-            store = Store(settings.data_folder, minimum_free_bytes=free_bytes)
+            store = Store(settings.data_folder, minimum_free_bytes=settings.listener.minimum_free_bytes)
             inbox = Inbox(settings.data_folder / "inbox", durable=settings.listener.durability == "answer")
             self._listener = Listener(settings.listener, store, self.ledger, inbox, ended=self._visited)
         if "worker" in parts:
             order = Order(ROUTED_PRIORITY, version("marginwatch"))
-            audited = replace(tools or Tools(), told=self._told)
+            audited = replace(tools or Tools(), told=self._told, brought=self._brought)
             self._worker = Worker(settings, self.ledger, order, audited, alone=alone)
         if "review" in parts:
             # What comes by STOW-RS goes the listener's way, so it needs one in this process.
-            deposit = self._deposit if self._listener is not None else None
-            here = "worker" in parts
-            connections = Connections(self.ledger, self.trail, deposit, lambda: 0.0 if here else None)
+            deposit = None if self._listener is None else partial(self._listener.deposit, source=_BY_STOW)
+            worker = self._worker or WorkerSigns(self.ledger)
+            connections = Connections(self.ledger, self.trail, deposit, worker.seen_s_ago)
             self._page = _Page(settings, connections)
 
     def start(self) -> None:
@@ -86,9 +90,11 @@ class Node:
         try:
             if self._page is not None:
                 require_users(self.settings, self.ledger)
-                self._page.start()
+            # Before the page: what comes by STOW-RS lies in the inbox, which the listener tidies up at its start.
             if self._listener is not None:
                 self._listener.start()
+            if self._page is not None:
+                self._page.start()
             if self._worker is not None:
                 self._worker.start()
         except Refused:
@@ -103,19 +109,17 @@ class Node:
         if self._listener is not None:
             self._listener.settle(within_s)
 
-    def _deposit(self, content: bytes) -> tuple[int, str, str]:
-        assert self._listener is not None
-        reply = self._listener.deposit(content, source=_BY_STOW)
-        found = reply.identity
-        return reply.status, found.sop_class_uid if found else "", found.sop_instance_uid if found else ""
-
     def _told(self, destination: Destination, owed: Send, problem: str) -> None:
         """Record in the audit trail that results were sent, or were not."""
         record = self.ledger.assessment(owed.assessment_id)
-        study = self.ledger.study(record.study_instance_uid)
-        part = StudyPart(record.study_instance_uid, study.patient_id if study else "")
+        part = StudyPart(record.study_instance_uid, self.ledger.patient_id(record.study_instance_uid))
         actor = Actor(destination.ae_title, destination.dicomweb_url or f"{destination.host}:{destination.port}")
         self.trail.sent(actor, self.settings.listener.ae_title, [part], problem=problem)
+
+    def _brought(self, pacs: Pacs, part: StudyPart) -> None:
+        """Record in the audit trail what was fetched of a study."""
+        sender = Actor(pacs.ae_title, pacs.dicomweb_url or pacs.host)
+        self.trail.received(sender, self.settings.listener.ae_title, [part])
 
     def _visited(self, visit: Visit) -> None:
         """Record in the audit trail what an association brought."""
@@ -124,14 +128,13 @@ class Node:
             return
         sender = Actor(tally.request.calling_ae_title, visit.address)
         parts = [StudyPart(study, patient, kept) for (study, patient), kept in tally.kept.items()]
-        if parts or tally.refused:
-            self.trail.received(sender, self.settings.listener.ae_title, parts, failed=tally.refused)
+        self.trail.received(sender, self.settings.listener.ae_title, parts, failed=tally.refused)
 
     def stop(self) -> None:
-        if self._listener is not None:
-            self._listener.stop()
         if self._page is not None:
             self._page.stop()
+        if self._listener is not None:
+            self._listener.stop()
         if self._worker is not None:
             self._worker.stop()
         if self._has_started:
@@ -166,6 +169,7 @@ class _Page:
             access_log=False,
             server_header=False,
             lifespan="off",
+            timeout_graceful_shutdown=_STOP_WITHIN_S,
             # What a client says of its own address is believed only where a proxy is known to say it.
             proxy_headers=review.behind_proxy,
             forwarded_allow_ips=list(LOOPBACK),
@@ -176,7 +180,7 @@ class _Page:
         self._thread = threading.Thread(target=self._run, name="review", daemon=True)
 
     def start(self) -> None:
-        self._check_tls()
+        review_tls(self._review)  # the server itself would only die of files that cannot be used
         self._thread.start()
         while not self._server.started:
             if not self._thread.is_alive():
@@ -188,18 +192,6 @@ class _Page:
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join()
-
-    def _check_tls(self) -> None:
-        """Raises `Refused` where certificate and key cannot be used: the server itself would only die of it."""
-        if not self._review.tls_certificate:
-            return
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            # A key with a passphrase would ask for it on the terminal; the empty one makes it fail.
-            context.load_cert_chain(self._review.tls_certificate, self._review.tls_key, password="")
-        except OSError as problem:
-            text = f"review.tls_certificate and review.tls_key cannot be used ({problem.strerror or problem}); "
-            raise Refused("bad_tls", text + "give a PEM certificate chain and its key without a passphrase.") from None
 
     def _run(self) -> None:
         try:

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from dicom_node.peers import CompleteSettings, FetchSettings, Pacs, check_url
 from dicom_node.peers import check_ae_title as _check_ae_title
@@ -21,14 +22,36 @@ DEFAULT_DATA_FOLDER = Path("~/.local/share/marginwatch")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+def in_url(host: str) -> str:
+    """The host as it stands in an address: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 @dataclass(frozen=True)
 class DatabaseSettings:
     url: str = ""
     """Empty: SQLite files in the data folder. Else a PostgreSQL URL, for ledger and queue."""
+    password_file: str = ""
+    """A file whose first line is the password of the user in `url`."""
 
     def __post_init__(self) -> None:
         if self.url and not self.url.startswith("postgresql://"):
             raise ValueError("database.url must be empty or start with postgresql://")
+        user, _, password = urlsplit(self.url).netloc.rpartition("@")[0].partition(":")
+        if self.password_file and (not user or password):
+            raise ValueError("database.password_file needs a database.url with a user and without a password")
+
+    def with_password(self) -> DatabaseSettings:
+        """With the password from the file in the URL. Raises ValueError where the file cannot be read."""
+        if not self.password_file:
+            return self
+        try:
+            password = Path(self.password_file).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        except (OSError, UnicodeDecodeError):
+            name = Path(self.password_file).name
+            raise ValueError(f"database.password_file: {name} cannot be read by the node's user") from None
+        user, _, rest = self.url.partition("@")
+        return DatabaseSettings(f"{user.removesuffix(':')}:{quote(password, safe='')}@{rest}")
 
 
 @dataclass(frozen=True)
@@ -95,6 +118,10 @@ class ListenerSettings:
         if self.minimum_free_gib < 0:
             raise ValueError("listener.minimum_free_gib cannot be negative")
 
+    @property
+    def minimum_free_bytes(self) -> int:
+        return int(self.minimum_free_gib * 2**30)
+
 
 @dataclass(frozen=True)
 class WorkerSettings:
@@ -150,6 +177,11 @@ class ReviewSettings:
     def is_local(self) -> bool:
         """Whether only who is on this machine can reach it."""
         return self.host in LOOPBACK and not self.behind_proxy and set(self.host_names) <= set(LOOPBACK)
+
+    @property
+    def url(self) -> str:
+        """The address of the page itself, without a proxy in front."""
+        return f"{'https' if self.tls_certificate else 'http'}://{in_url(self.host)}:{self.port}/"
 
     @property
     def is_secure(self) -> bool:
@@ -274,6 +306,7 @@ def load_settings(file: Path | None) -> Settings:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
         settings: Settings = _build(Settings, document, "")
+        database = _from_folder(settings.database, file.parent, "password_file").with_password()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as problem:
         raise Refused("bad_settings", f"{file.name}: {problem}.") from None
     folder = settings.data_folder.expanduser()
@@ -284,6 +317,7 @@ def load_settings(file: Path | None) -> Settings:
         send=send,
         pacs=pacs,
         data_folder=(file.parent / folder).resolve(),
+        database=database,
         simulation=_from_folder(settings.simulation, file.parent, "probes"),
         review=_from_folder(settings.review, file.parent, "tls_certificate", "tls_key", "metrics_token_file"),
         listener=replace(

@@ -116,8 +116,7 @@ def addresses(settings: Settings, parts: Collection[str]) -> Iterator[str]:
     if "worker" in parts:
         yield f"worker: {settings.worker.concurrency} at a time, data folder {settings.data_folder}"
     if "review" in parts:
-        scheme = "https" if settings.review.tls_certificate else "http"
-        yield f"review page: {scheme}://{settings.review.host}:{settings.review.port}/  {NOT_FOR_DIAGNOSIS}"
+        yield f"review page: {settings.review.url}  {NOT_FOR_DIAGNOSIS}"
 
 
 @contextmanager

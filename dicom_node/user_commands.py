@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dicom_node.opened import opened_ledger, opened_trail, operator
 from dicom_node.refusal import Refused
 
 if TYPE_CHECKING:
     from dicom_node.accounts import Accounts
-    from dicom_node.audit.trail import Actor, AuditTrail
+    from dicom_node.audit.trail import AuditTrail
 
 user_app = typer.Typer(no_args_is_help=True, help="Who may log in to the review page, or send to it.")
 
@@ -28,7 +28,6 @@ PasswordFile = Annotated[
     Path | None,
     typer.Option(exists=True, dir_okay=False, help="A file whose first line is the password; else it is asked for."),
 ]
-_ROLES = ("reader", "admin", "sender")
 
 
 @user_app.command("add")
@@ -40,12 +39,14 @@ def add(
     config: Config = None,
 ) -> None:
     """Add a user. From the first one on, the review page asks for a login."""
-    if role not in _ROLES:
-        raise typer.BadParameter(f"{role} is not one of {', '.join(_ROLES)}", param_hint="--role")
+    from dicom_node.accounts import ROLES
+
+    if role not in ROLES:
+        raise typer.BadParameter(f"{role} is not one of {', '.join(ROLES)}", param_hint="--role")
     with _accounts(config) as (accounts, trail):
         name = name.lower()
         accounts.add(name, role, _password(password_file))  # type: ignore[arg-type]  # checked above
-        trail.users_changed(_actor(), f"user {name} was added as {role}")
+        trail.users_changed(operator(), f"user {name} was added as {role}")
     typer.echo(f"User {name} was added as {role}.")
 
 
@@ -68,7 +69,7 @@ def remove(name: str, config: Config = None) -> None:
     with _accounts(config) as (accounts, trail):
         name = name.lower()
         accounts.remove(name)
-        trail.users_changed(_actor(), f"user {name} was removed")
+        trail.users_changed(operator(), f"user {name} was removed")
         is_last = not accounts.exist()
     typer.echo(f"User {name} was removed.")
     if is_last:
@@ -81,27 +82,16 @@ def password(name: str, password_file: PasswordFile = None, config: Config = Non
     with _accounts(config) as (accounts, trail):
         name = name.lower()
         accounts.set_password(name, _password(password_file))
-        trail.users_changed(_actor(), f"user {name} was given another password")
+        trail.users_changed(operator(), f"user {name} was given another password")
     typer.echo(f"User {name} has another password.")
 
 
 @contextmanager
 def _accounts(config: Path | None) -> Iterator[tuple[Accounts, AuditTrail]]:
     from dicom_node.accounts import Accounts
-    from dicom_node.audit.trail import AuditTrail
-    from dicom_node.ledger import open_ledger
-    from dicom_node.schema import reaching
-    from dicom_node.settings import load_settings
 
-    settings = load_settings(config)
-    ledger = open_ledger(settings)
-    trail = AuditTrail(settings.data_folder, settings.audit, clock=time.time)
-    try:
-        with reaching(settings.ledger_url):
-            yield Accounts(ledger.engine, clock=time.time), trail
-    finally:
-        trail.close()
-        ledger.close()
+    with opened_ledger(config) as (settings, ledger), opened_trail(settings) as trail:
+        yield Accounts(ledger.engine, clock=time.time), trail
 
 
 def _password(file: Path | None) -> str:
@@ -122,12 +112,3 @@ def _password(file: Path | None) -> str:
 
 def _is_terminal() -> bool:
     return sys.stdin.isatty()
-
-
-def _actor() -> Actor:
-    from dicom_node.audit.trail import Actor
-
-    try:
-        return Actor(getpass.getuser(), "localhost")
-    except (KeyError, OSError):  # a container's user without a name
-        return Actor(f"uid {os.getuid()}", "localhost")

@@ -75,11 +75,13 @@ class Participant:
 
 @dataclass(frozen=True)
 class StudyPart:
-    """The instances of one study that an act was about: how many of each SOP class; empty where that is not known."""
+    """The instances of one study that an act was about: how many of each SOP class, empty where that is not known; and
+    of how many more it failed."""
 
     study_instance_uid: str
     patient_id: str
     instances: Mapping[str, int] = field(default_factory=dict)
+    failed: int = 0
 
 
 def audit_message(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import select
 import socket
 import ssl
 import threading
@@ -101,8 +100,17 @@ class SyslogSender:
         """Whether the collector hung up: what is sent then would be lost without an error."""
         if self._settings.transport == "udp":
             return False
-        readable, _, _ = select.select([connection], [], [], 0)
-        return bool(readable) and not connection.recv(1024)
+        connection.setblocking(False)
+        try:
+            while connection.recv(1024):  # what it says is of no interest
+                pass
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError:
+            return True
+        finally:
+            connection.settimeout(_TIMEOUT_S)
+        return True
 
     def _connect(self) -> socket.socket:
         address = (self._settings.host, self._settings.port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -41,6 +42,7 @@ class AuditTrail:
         self._lock = threading.Lock()
         self._file: tuple[str, int] | None = None
         self._is_synced = True
+        self._is_torn = False
         self._stop = threading.Event()
         self._syslog = SyslogSender(settings) if settings.host else None
         self._syncer = threading.Thread(target=self._sync_until_stopped, name="audit", daemon=True)
@@ -50,10 +52,7 @@ class AuditTrail:
         self._stop.set()
         self._syncer.join()
         with self._lock:
-            self._sync()
-            if self._file is not None:
-                os.close(self._file[1])
-                self._file = None
+            self._close_file()
         if self._syslog is not None:
             self._syslog.stop()
 
@@ -68,15 +67,17 @@ class AuditTrail:
     # -- instances
 
     def received(self, sender: Actor, receiver: str, parts: Sequence[m.StudyPart], *, failed: int = 0) -> None:
-        """Record what came by one association or request: a message for each study. failed: how many were refused.
+        """Record what came by one association or request: a message for each study, and one without a study for those
+        that were refused and whose study is not known, `failed` in number.
 
         receiver: our AE title, or the path that was posted to.
         """
-        event = self._transfer("C", failed, "not stored")
         there = m.Participant(sender.name, True, (m.SOURCE,), sender.address)
         here = m.Participant(receiver, False, (m.DESTINATION,), alternative_id=str(os.getpid()))
         for part in parts:
-            self._write(event, [there, here], [part])
+            self._write(self._arrival(part.failed), [there, here], [part])
+        if failed:
+            self._write(self._arrival(failed), [there, here], [])
 
     def sent(self, destination: Actor, sender: str, parts: Sequence[m.StudyPart], *, problem: str = "") -> None:
         """Record what a PACS has taken, or did not take: problem says why. sender: our AE title."""
@@ -94,7 +95,7 @@ class AuditTrail:
         self._write(m.Event(m.INSTANCES_ACCESSED, "R", self._clock()), [_person(who)], [part, what])
 
     def acted(self, who: Actor, part: m.StudyPart, what: str) -> None:
-        """Record that something was done to a study. what: the path that was posted to."""
+        """Record that something was done to a study. what: the path that was posted to, or the command."""
         self._write(m.Event(m.INSTANCES_ACCESSED, "U", self._clock()), [_person(who)], [part, what])
 
     def logged_in(self, who: Actor) -> None:
@@ -128,10 +129,10 @@ class AuditTrail:
         event = m.Event(m.USER_AUTHENTICATION, "E", self._clock(), (kind,), outcome=outcome, description=why)
         self._write(event, [_person(who)], [])
 
-    def _transfer(self, action: m.Action, failed: int, became: str) -> m.Event:
+    def _arrival(self, failed: int) -> m.Event:
         outcome = m.MINOR_FAILURE if failed else m.SUCCESS
-        why = f"{failed} instances were {became}" if failed else ""
-        return m.Event(m.INSTANCES_TRANSFERRED, action, self._clock(), outcome=outcome, description=why)
+        why = f"{failed} instances were not stored" if failed else ""
+        return m.Event(m.INSTANCES_TRANSFERRED, "C", self._clock(), outcome=outcome, description=why)
 
     def _write(
         self, event: m.Event, participants: Sequence[m.Participant], subjects: Sequence[m.StudyPart | str]
@@ -141,21 +142,26 @@ class AuditTrail:
             self._syslog.send(line, event.at)
         try:
             with self._lock:
-                # One call for one line: other processes of the node append to the same file.
-                os.write(self._descriptor(event.at), (line + "\n").encode())
-                self._is_synced = False
+                self._append(self._descriptor(event.at), (line + "\n").encode())
         except OSError as problem:
             _LOG.error("an audit message could not be written: %s", problem.strerror)
+
+    def _append(self, descriptor: int, line: bytes) -> None:
+        """One call for one line: other processes of the node append to the same file. Raises OSError."""
+        if self._is_torn:  # what is there of the last line stays one of its own
+            line = b"\n" + line
+        written = os.write(descriptor, line)
+        self._is_torn = written < len(line)
+        self._is_synced = False
+        if self._is_torn:
+            raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were taken")
 
     def _descriptor(self, at: float) -> int:
         """The open file of the day (UTC)."""
         day = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
         if self._file is not None and self._file[0] == day:
             return self._file[1]
-        if self._file is not None:
-            self._sync()
-            os.close(self._file[1])
-            self._file = None
+        self._close_file()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         opened = os.open(self._folder / f"{day}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._file = (day, opened)
@@ -163,17 +169,39 @@ class AuditTrail:
 
     def _sync_until_stopped(self) -> None:
         while not self._stop.wait(_SYNC_EVERY_S):
-            if not self._is_synced:
-                self._sync()
-
-    def _sync(self) -> None:
-        file = self._file
-        self._is_synced = True
-        if file is not None:
             try:
-                os.fsync(file[1])
-            except OSError as problem:  # closed a moment ago at the change of the day, and synced before that
-                _LOG.debug("the audit file was not synced: %s", problem.strerror)
+                with self._lock:
+                    if self._is_synced or self._file is None:
+                        continue
+                    self._is_synced = True
+                    descriptor = os.dup(self._file[1])
+                # Not under the lock: a slow disk holds up nobody who writes.
+                is_synced = _flushed(descriptor)
+                os.close(descriptor)
+            except OSError as problem:
+                _LOG.error("the audit file cannot be synced: %s", problem.strerror)
+                is_synced = False
+            if not is_synced:
+                with self._lock:
+                    self._is_synced = False
+
+    def _close_file(self) -> None:
+        """Under the lock."""
+        if self._file is not None:
+            if not self._is_synced:
+                self._is_synced = _flushed(self._file[1])
+            os.close(self._file[1])
+            self._file = None
+
+
+def _flushed(descriptor: int) -> bool:
+    """Whether what was written has reached the disk."""
+    try:
+        os.fsync(descriptor)
+    except OSError as problem:
+        _LOG.error("the audit file has not reached the disk: %s", problem.strerror)
+        return False
+    return True
 
 
 def _person(who: Actor) -> m.Participant:

@@ -19,6 +19,7 @@ from dicom_node.exchange.lacking import lacking
 from dicom_node.exchange.peer import asking
 from dicom_node.exchange.requests import Question, Request, Requests
 from dicom_node.ledger import Ledger
+from dicom_node.logs import about
 from dicom_node.peers import ExpectedSeries, Pacs
 from dicom_node.records import IMAGE_CLASSES, Instance, Study
 from dicom_node.routing import may_have_earlier
@@ -46,16 +47,20 @@ class Completeness:
         """One round over the studies that are not complete."""
         open_studies = self.ledger.incomplete_studies()
         for study in open_studies:
-            verdict = self._verdict(study)
-            if verdict is not None and (verdict == _COMPLETE or verdict != study.held):
-                self.ledger.settle(study, held=verdict)
-                if verdict == _COMPLETE:
-                    self._requests.forget("count", study.study_instance_uid)
-                    self._requests.forget("missing", study.study_instance_uid)
-                elif not study.held:
-                    _LOG.warning("a study is held: not all of it seems to be here; the work list says what is missing")
+            with about(study_instance_uid=study.study_instance_uid, patient_id=study.patient_id, step="complete"):
+                self._look_at(study)
         still_open = {study.study_instance_uid for study in open_studies}
         self._facts = {uid: kept for uid, kept in self._facts.items() if uid in still_open}
+
+    def _look_at(self, study: Study) -> None:
+        verdict = self._verdict(study)
+        if verdict is not None and (verdict == _COMPLETE or verdict != study.held):
+            self.ledger.settle(study, held=verdict)
+            if verdict == _COMPLETE:
+                self._requests.forget("count", study.study_instance_uid)
+                self._requests.forget("missing", study.study_instance_uid)
+            elif not study.held:
+                _LOG.warning("a study is held: not all of it seems to be here; the work list says what is missing")
 
     def _verdict(self, study: Study) -> str | None:
         """Empty: it is complete; a sentence: it is held; None: wait and see."""

@@ -11,6 +11,7 @@ from dicom_node.durable import write_file
 from dicom_node.identity import identity_of_file
 from dicom_node.ledger import Ledger
 from dicom_node.placing import Brought, Placing
+from dicom_node.records import Identity
 from dicom_node.store import Store
 
 
@@ -23,8 +24,8 @@ class Keep:
         self._folder = folder
         self._lock = threading.Lock()
 
-    def __call__(self, content: bytes, *, received_from: str) -> None:
-        """Raises `Refused` ("disk_full", "broken_dataset") and OSError."""
+    def __call__(self, content: bytes, *, received_from: str) -> Identity:
+        """Whose it is. Raises `Refused` ("disk_full", "broken_dataset") and OSError."""
         self._store.require_space()
         identity = identity_of_file(BytesIO(content)).identity
         file = self._folder / f"{uuid4().hex}.dcm"
@@ -36,3 +37,4 @@ class Keep:
             file.unlink(missing_ok=True)
         for problem in problems.values():
             raise problem
+        return identity

@@ -6,17 +6,20 @@ Nothing is asked for but of patients with a plan. What is not there is asked for
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from dicom_node.audit.message import StudyPart
 from dicom_node.exchange.answers import NoAnswer, RemoteStudy, Wanted
 from dicom_node.exchange.lacking import lacking
 from dicom_node.exchange.peer import Deposit, asking, bring
 from dicom_node.exchange.requests import Purpose, Question, Requests, RequestState
 from dicom_node.ledger import Ledger
+from dicom_node.logs import about
 from dicom_node.peers import Pacs
-from dicom_node.records import RegisteredPlan, Study, same_patient
+from dicom_node.records import Identity, RegisteredPlan, Study, same_patient
 from dicom_node.refusal import Refused
 from dicom_node.routing import StudyIndex, may_have_earlier
 from dicom_node.settings import Settings
@@ -35,11 +38,23 @@ class _Task:
     plan: RegisteredPlan
 
 
-class Fetcher:
-    """Asks and fetches, in rounds. For one thread."""
+#: Hears which instances of a study a PACS has sent, as far as they did not come to the listener.
+Brought = Callable[[Pacs, StudyPart], None]
 
-    def __init__(self, settings: Settings, ledger: Ledger, deposit: Deposit) -> None:
+
+class Fetcher:
+    """Asks and fetches, in rounds. For one thread. told: hears of each study of which something was brought."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        deposit: Deposit,
+        *,
+        told: Brought = lambda _pacs, _part: None,
+    ) -> None:
         self._settings = settings
+        self._told = told
         self._ledger = ledger
         self._deposit = deposit
         self._requests = Requests(ledger, settings.fetch)
@@ -55,7 +70,8 @@ class Fetcher:
                 question = Question(pacs.name, task.purpose, task.study_instance_uid)
                 if spared or not self._requests.is_due(question):
                     continue
-                state, text = self._try(task, pacs)
+                with about(study_instance_uid=task.study_instance_uid, patient_id=task.plan.patient_id, step="fetch"):
+                    state, text = self._try(task, pacs)
                 self._requests.record(question, state, text)
                 if state == "no_answer":
                     self._silent_until[pacs.name] = self._ledger.now() + _SPARED_S
@@ -111,7 +127,12 @@ class Fetcher:
             Wanted(study.patient_id, uid, lack.series_instance_uid, () if lack.whole else lack.sop_instance_uids)
             for lack in lacks
         ]
-        bring(pacs, ours, wanted, self._deposit)
+        deposit = _Counted(self._deposit)
+        try:
+            bring(pacs, ours, wanted, deposit)
+        finally:
+            if deposit.kept or deposit.failed:
+                self._told(pacs, StudyPart(uid, study.patient_id, deposit.kept, deposit.failed))
         count = sum(len(lack.sop_instance_uids) for lack in lacks)
         if not count:
             return "answered", f"{pacs.ae_title} has no more of it."
@@ -140,6 +161,24 @@ class Fetcher:
         """The day from which on earlier follow-ups are looked for."""
         day = datetime.strptime(study.acquired + "+0000", "%Y%m%d%z").astimezone(UTC)
         return f"{day - timedelta(days=self._settings.fetch.back_days):%Y%m%d}"
+
+
+class _Counted:
+    """A deposit that counts. kept: instances by SOP class; failed: those that could not be stored."""
+
+    def __init__(self, deposit: Deposit) -> None:
+        self._deposit = deposit
+        self.kept: Counter[str] = Counter()
+        self.failed = 0
+
+    def __call__(self, content: bytes, *, received_from: str) -> Identity:
+        try:
+            identity = self._deposit(content, received_from=received_from)
+        except (Refused, OSError):
+            self.failed += 1
+            raise
+        self.kept[identity.sop_class_uid] += 1
+        return identity
 
 
 def _is_earlier(study: RemoteStudy, than: Study, plan: RegisteredPlan, first: str) -> bool:

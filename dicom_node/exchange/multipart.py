@@ -3,49 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from email.message import Message
 from pathlib import Path
 
 from dicom_node.exchange.answers import NoAnswer
-
-#: A part's own headers are a few lines; what is longer is no multipart message.
-_MOST_HEADER_BYTES = 1 << 16
+from dicom_node.multipart import Malformed, MultipartParser, PartBegins, PartEnds, boundary_of
 
 
-def boundary_of(content_type: str) -> bytes:
-    """The boundary that a Content-Type names. Raises `NoAnswer` where it is not multipart."""
-    message = Message()
-    message["Content-Type"] = content_type
-    boundary = message.get_param("boundary")
-    if message.get_content_maintype() != "multipart" or not isinstance(boundary, str) or not boundary:
-        raise NoAnswer("the PACS did not answer with multipart/related")
-    return boundary.encode("latin-1")
+def parts(chunks: Iterable[bytes], content_type: str, *, most_bytes: int) -> Iterator[bytes]:
+    """The body of each part of a message with this Content-Type.
+
+    Raises `NoAnswer` where it is no multipart message, ends early or has a part larger than `most_bytes`.
+    """
+    try:
+        media_type, _, boundary = boundary_of(content_type)
+        if not media_type.startswith("multipart/"):
+            raise Malformed("The content type is not multipart.")
+        yield from _parts(chunks, MultipartParser(boundary), most_bytes)
+    except Malformed as problem:
+        raise NoAnswer(f"the PACS did not answer with multipart/related ({problem})") from None
 
 
-def parts(chunks: Iterable[bytes], boundary: bytes, *, most_bytes: int) -> Iterator[bytes]:
-    """The body of each part. Raises `NoAnswer` where the message ends early or a part is larger than `most_bytes`."""
-    delimiter = b"\r\n--" + boundary
-    buffer = bytearray(b"\r\n")  # so that the first delimiter looks like the others
-    searched, inside = 0, False
+def _parts(chunks: Iterable[bytes], parser: MultipartParser, most_bytes: int) -> Iterator[bytes]:
+    content = bytearray()
     for chunk in chunks:
-        buffer += chunk
-        while True:
-            found = buffer.find(delimiter, searched)
-            if found < 0:
-                searched = max(0, len(buffer) - len(delimiter))
-                break
-            after = bytes(buffer[found + len(delimiter) : found + len(delimiter) + 2])
-            if len(after) < 2:
-                searched = found
-                break
-            if inside:
-                yield _body(bytes(buffer[:found]))
-            if after == b"--":
-                return
-            del buffer[: found + len(delimiter)]
-            searched, inside = 0, True
-        if len(buffer) > most_bytes + _MOST_HEADER_BYTES:
-            raise NoAnswer("the PACS sent an instance that is too large")
+        for event in parser.feed(chunk):
+            if isinstance(event, PartBegins):
+                content.clear()
+            elif isinstance(event, PartEnds):
+                yield bytes(content)
+            elif len(content) + len(event) > most_bytes:
+                raise NoAnswer("the PACS sent an instance that is too large")
+            else:
+                content += event
+        if parser.is_at_end:
+            return
     raise NoAnswer("the PACS broke off in the middle of its answer")
 
 
@@ -56,13 +47,3 @@ def wrapped(files: Iterable[Path], boundary: str) -> Iterator[bytes]:
         yield file.read_bytes()
         yield b"\r\n"
     yield f"--{boundary}--\r\n".encode()
-
-
-def _body(part: bytes) -> bytes:
-    """A part without its headers; before them stands the end of the delimiter's line."""
-    if part.startswith(b"\r\n\r\n"):  # no headers at all
-        return part[4:]
-    end = part.find(b"\r\n\r\n", 0, _MOST_HEADER_BYTES)
-    if end < 0:
-        raise NoAnswer("the PACS did not answer with multipart/related")
-    return part[end + 4 :]

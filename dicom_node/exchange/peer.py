@@ -14,6 +14,7 @@ from dicom_node.exchange.retrieve import c_get, c_move
 from dicom_node.exchange.web import WebQuery, fetch, web_client
 from dicom_node.identity import identity_of_file
 from dicom_node.peers import Pacs
+from dicom_node.records import Identity
 from dicom_node.refusal import Refused
 
 
@@ -30,8 +31,8 @@ class Deposit(Protocol):
     not stored; then it is fetched again later.
     """
 
-    def __call__(self, content: bytes, *, received_from: str) -> None:
-        """content: a DICOM file; received_from: the AE title of the PACS."""
+    def __call__(self, content: bytes, *, received_from: str) -> Identity:
+        """Whose it is. content: a DICOM file; received_from: the AE title of the PACS."""
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from dicom_node.exchange.answers import (
     RemoteStudy,
     Wanted,
 )
-from dicom_node.exchange.multipart import boundary_of, parts
+from dicom_node.exchange.multipart import parts
 
 _TIMEOUT = httpx.Timeout(30.0, read=300.0)
 _MOST_INSTANCE_BYTES = 4 << 30
@@ -119,8 +119,8 @@ def fetch(client: httpx.Client, wanted: Wanted, take: Callable[[bytes], None]) -
     for path in paths:
         with client.stream("GET", path, headers=_FILES) as response:
             _check(response)
-            boundary = boundary_of(response.headers.get("Content-Type", ""))
-            for content in parts(response.iter_bytes(), boundary, most_bytes=_MOST_INSTANCE_BYTES):
+            content_type = response.headers.get("Content-Type", "")
+            for content in parts(response.iter_bytes(), content_type, most_bytes=_MOST_INSTANCE_BYTES):
                 take(content)
 
 

@@ -54,8 +54,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a request is answered with. comment: why, for people; report: sent after it; identity: of the instance that
-    was kept."""
+    """What a request is answered with. comment: why, for people; report: sent after it; identity: of the instance, as
+    far as it was read."""
 
     status: int
     comment: str = ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +22,9 @@ from dicom_node.receive.negotiation import Rejection
 from dicom_node.receive.pdu import Connection
 from dicom_node.receive.reception import Reception
 from dicom_node.refusal import Refused
-from dicom_node.settings import ListenerSettings, TlsSettings
+from dicom_node.settings import ListenerSettings
 from dicom_node.store import Store
+from dicom_node.tls import listener_tls
 
 _LOG = logging.getLogger("marginwatch.listener")
 
@@ -72,7 +72,7 @@ class Listener:
             require_space=store.require_space,
             max_instance_bytes=int(settings.max_instance_gib * 2**30),
         )
-        self._tls = tls_context(settings.tls) if settings.tls.is_on else None
+        self._tls = listener_tls(settings.tls)
         self._socket: socket.socket | None = None
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -117,9 +117,9 @@ class Listener:
         self._inbox.release()
         self._socket = None
 
-    def deposit(self, content: bytes, *, source: str = "") -> Reply:
+    def deposit(self, content: bytes, *, source: str = "", study_instance_uid: str = "") -> Reply:
         """Keep an instance that came in another way than by C-STORE (`Reception.deposit`)."""
-        return self._reception.deposit(content, source=source)
+        return self._reception.deposit(content, source=source, study_instance_uid=study_instance_uid)
 
     def settle(self, within_s: float) -> bool:
         """Whether all that was answered with success until now is in store and ledger, waited for if need be."""
@@ -238,25 +238,6 @@ def _rules(settings: ListenerSettings) -> Rules:
         most_associations=settings.max_associations,
         most_a_minute=settings.associations_a_minute,
     )
-
-
-#: The suites of BCP 195 (RFC 9325) for TLS 1.2, as the BCP 195 profile of PS3.15 annex B asks; TLS 1.3 has its own.
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!eNULL"
-
-
-def tls_context(tls: TlsSettings) -> ssl.SSLContext:
-    """A server's context by the BCP 195 profile. Raises `Refused` ("bad_tls") for files that cannot be used."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_CIPHERS)
-    try:
-        context.load_cert_chain(tls.certificate, tls.key)
-        if tls.ca:
-            context.load_verify_locations(tls.ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as problem:
-        raise Refused("bad_tls", f"listener.tls: the certificate files cannot be used: {problem}.") from None
-    return context
 
 
 def _shut(peer: socket.socket) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from io import BytesIO
 
 from dicom_node.identity import identity_of_file
+from dicom_node.logs import about
 from dicom_node.placing import Brought
 from dicom_node.receive.association import Message, Reply
 from dicom_node.receive.command import Command, Status
@@ -71,10 +73,10 @@ class Reception:
             incoming.drop()
         return reply
 
-    def deposit(self, content: bytes, *, source: str = "") -> Reply:
+    def deposit(self, content: bytes, *, source: str = "", study_instance_uid: str = "") -> Reply:
         """Keep an instance that came in another way than by C-STORE, as a whole DICOM file. source: who it came from,
-        an AE title."""
-        return _answered(lambda: self._deposited(content, source))
+        an AE title; study_instance_uid: of which study it has to be, if not empty."""
+        return _answered(lambda: self._deposited(content, source, study_instance_uid))
 
     def commit(self, message: Message) -> Reply:
         return self._commitment.requested(message)
@@ -83,18 +85,22 @@ class Reception:
         return self._commitment.reported(message)
 
     def _kept(self, message: Message, incoming: Incoming, request: Request) -> Reply:
-        self._require_space()
+        if text := self._no_room(incoming):
+            return Reply(Status.OUT_OF_RESOURCES, text)
         identity = quick_identity(incoming.start, message.context.transfer_syntax)
         if identity.sop_instance_uid != message.command.sop_instance_uid:
-            return Reply(Status.CANNOT_UNDERSTAND, "The data set is not the instance that was announced.")
+            text = "The data set is not the instance that was announced."
+            return Reply(Status.CANNOT_UNDERSTAND, text, identity=identity)
         if identity.sop_class_uid != message.command.sop_class_uid:
-            return Reply(Status.DATASET_DOES_NOT_MATCH, "The data set is not of the class that was announced.")
+            text = "The data set is not of the class that was announced."
+            return Reply(Status.DATASET_DOES_NOT_MATCH, text, identity=identity)
         return self._taken(identity, incoming, request.calling_ae_title)
 
-    def _deposited(self, content: bytes, source: str) -> Reply:
-        self._require_space()
+    def _deposited(self, content: bytes, source: str, study_instance_uid: str) -> Reply:
         found = identity_of_file(BytesIO(content))
         identity = found.identity
+        if study_instance_uid and identity.study_instance_uid != study_instance_uid:
+            return Reply(Status.DATASET_DOES_NOT_MATCH, "The instance is of another study.", identity=identity)
         head = file_head(
             identity.sop_class_uid, identity.sop_instance_uid, found.transfer_syntax_uid, source_ae_title=source
         )
@@ -102,31 +108,54 @@ class Reception:
         for at in range(found.start_bytes, len(content), _PIECE_BYTES):
             piece = memoryview(content)[at : at + _PIECE_BYTES]
             incoming.room(len(piece))[:] = piece
-        try:
-            return self._taken(identity, incoming, source)
-        except OSError:
+        if text := self._no_room(incoming):
+            reply = Reply(Status.OUT_OF_RESOURCES, text, identity=identity)
+        else:
+            reply = self._taken(identity, incoming, source)
+        if reply.status != Status.SUCCESS:
             incoming.drop()
-            raise
+        return reply
+
+    def _no_room(self, incoming: Incoming) -> str:
+        """Why the data set cannot be kept, whatever it is; empty where it can."""
+        try:
+            self._require_space()
+        except Refused as refused:
+            return refused.text
+        except OSError as problem:
+            return _unwritable(problem)
+        if incoming.problem is not None:
+            return _unwritable(incoming.problem)
+        return "The instance is larger than this node takes." if incoming.is_too_large else ""
 
     def _taken(self, identity: Identity, incoming: Incoming, source: str) -> Reply:
-        if incoming.problem is not None:
-            raise incoming.problem
-        if incoming.is_too_large:
-            return Reply(Status.OUT_OF_RESOURCES, "The instance is larger than this node takes.")
-        self._intake.take(Brought(self._inbox.keep(incoming), identity, source))
+        try:
+            self._intake.take(Brought(self._inbox.keep(incoming), identity, source))
+        except OSError as problem:
+            with _about(identity):
+                return Reply(Status.OUT_OF_RESOURCES, _unwritable(problem), identity=identity)
         return Reply(Status.SUCCESS, identity=identity)
 
 
+def _unwritable(problem: OSError) -> str:
+    _LOG.error("the data folder cannot be used: %s", problem.strerror)
+    return "The node cannot write to its disk."
+
+
 def _answered(keep: Callable[[], Reply]) -> Reply:
-    """What an attempt to keep an instance is answered with, also where it cannot be kept."""
+    """What an attempt to keep an instance is answered with, also where it cannot be read."""
     try:
         reply = keep()
     except Refused as refused:
-        full = refused.code == "disk_full"
-        reply = Reply(Status.OUT_OF_RESOURCES if full else Status.CANNOT_UNDERSTAND, refused.text)
-    except OSError as problem:
-        _LOG.error("an instance was not stored: the data folder cannot be used: %s", problem.strerror)
-        reply = Reply(Status.OUT_OF_RESOURCES, "The node cannot write to its disk.")
+        reply = Reply(Status.CANNOT_UNDERSTAND, refused.text)
     if reply.status != Status.SUCCESS:
-        _LOG.warning("an instance was not stored (%04XH): %s", reply.status, reply.comment)
+        with _about(reply.identity):
+            _LOG.warning("an instance was not stored (%04XH): %s", reply.status, reply.comment)
     return reply
+
+
+def _about(identity: Identity | None) -> AbstractContextManager[None]:
+    """What is logged in the block says whose instance it is about, as far as that is known."""
+    if identity is None:
+        return about(step="receive")
+    return about(study_instance_uid=identity.study_instance_uid, patient_id=identity.patient_id, step="receive")

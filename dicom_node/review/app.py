@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,9 +28,12 @@ from dicom_node.review.files import add_files
 from dicom_node.review.gate import FOR_PROGRAMS, Gate
 from dicom_node.review.interface import add_interface, add_watching
 from dicom_node.review.login import add_login
+from dicom_node.review.multipart import Caps
 from dicom_node.review.pages import add_pages, renderer
-from dicom_node.review.stow import Deposit, StowLimits, add_stow
-from dicom_node.settings import LOOPBACK, ReviewSettings, Settings
+from dicom_node.review.stow import Deposit, add_stow
+from dicom_node.settings import LOOPBACK, ReviewSettings, Settings, in_url
+
+_LOG = logging.getLogger("marginwatch.review")
 
 _STATIC = Path(__file__).parent / "static"
 _HEADERS = {
@@ -68,13 +73,14 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
     app = FastAPI(title="Marginwatch", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.mount("/static", StaticFiles(directory=_STATIC))
     render = renderer()
-    _add_problems(app, render)
+    headers = _HEADERS | (_ONLY_TLS if review.is_secure else {})
+    _add_problems(app, render, headers)
     add_login(app, door, trail, render=render, secure=review.is_secure)
     add_pages(app, ledger, settings.data_folder, trail, render=render)
     add_acts(app, ledger, trail)
     add_files(app, ledger, settings.data_folder, trail)
     add_interface(app, ledger, trail)
-    limits = HealthLimits(minimum_free_bytes=int(settings.listener.minimum_free_gib * 2**30))
+    limits = HealthLimits(settings.listener.minimum_free_bytes, settings.worker.takeover_after_s)
     add_watching(
         app,
         review,
@@ -82,26 +88,40 @@ def create_app(settings: Settings, connections: Connections) -> FastAPI:
         lambda: health_of(ledger, settings.data_folder, limits, connections.worker_seen_s_ago),
     )
     if connections.deposit is not None:
-        caps = StowLimits(review.stow_instance_mib * 2**20, review.stow_request_mib * 2**20, settings.data_folder)
+        most_bytes = review.stow_instance_mib * 2**20, review.stow_request_mib * 2**20
+        caps = Caps(*most_bytes, settings.data_folder, settings.listener.minimum_free_bytes)
         add_stow(app, connections.deposit, trail, caps)
     # The last one added sees a request first.
     app.add_middleware(Gate, door=door, trail=trail, secure=review.is_secure)
     if names := _host_names(review):
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
-    app.add_middleware(_Headers, headers=_HEADERS | (_ONLY_TLS if review.is_secure else {}))
+    app.add_middleware(_Headers, headers=headers)
     return app
 
 
-def _add_problems(app: FastAPI, render: Callable[..., Response]) -> None:
+def _add_problems(app: FastAPI, render: Callable[..., Response], headers: Mapping[str, str]) -> None:
     """Tells people what went wrong on a page, and programs in JSON."""
+
+    def told(request: Request, text: str, status: int, more: Mapping[str, str] | None = None) -> Response:
+        if request.url.path.startswith(FOR_PROGRAMS):
+            return JSONResponse({"detail": text}, status, more)
+        page = render(request, "problem.html", {"problem": text}, status)
+        page.headers.update(more or {})
+        return page
 
     @app.exception_handler(HTTPException)
     async def problem(request: Request, wrong: HTTPException) -> Response:
-        if request.url.path.startswith(FOR_PROGRAMS):
-            return JSONResponse({"detail": wrong.detail}, wrong.status_code, wrong.headers)
-        page = render(request, "problem.html", {"problem": str(wrong.detail)}, wrong.status_code)
-        page.headers.update(wrong.headers or {})
-        return page
+        return told(request, str(wrong.detail), wrong.status_code, wrong.headers)
+
+    @app.exception_handler(SQLAlchemyError)
+    async def database_away(request: Request, wrong: SQLAlchemyError) -> Response:
+        _LOG.error("a request was not answered, the database cannot be used: %s", wrong)
+        return told(request, "The database cannot be used; try again later.", 503)
+
+    @app.exception_handler(Exception)
+    async def bug(_request: Request, _wrong: Exception) -> Response:
+        """Its answer does not pass the middleware below, so it brings the headers itself. It is raised again."""
+        return PlainTextResponse("This did not work; the node's log says why.", 500, headers)
 
 
 def _host_names(review: ReviewSettings) -> list[str]:
@@ -109,9 +129,9 @@ def _host_names(review: ReviewSettings) -> list[str]:
 
     On loopback a foreign page could else reach it by pointing its own name here.
     """
-    if review.host_names:
-        return [*review.host_names, *LOOPBACK]
-    return list(LOOPBACK) if review.host in LOOPBACK else []
+    if not review.host_names and review.host not in LOOPBACK:
+        return []
+    return [in_url(name) for name in (*review.host_names, *LOOPBACK)]
 
 
 class _Headers:

@@ -55,6 +55,11 @@ class Door:
 
     async def by_password(self, name: str, password: str, address: str) -> User | TooOften | None:
         """The user; None for a wrong name or password."""
+        found = await self._verified(name, password, address)
+        return found[0] if isinstance(found, tuple) else found
+
+    async def _verified(self, name: str, password: str, address: str) -> tuple[User, str] | TooOften | None:
+        """The user and what is kept of the password, as it was when it was held against it."""
         name = name.strip().lower()[:_LONGEST_NAME]
         wait_s = self._attempts.begin(address, name)
         if wait_s == 0 and self._waiting >= _WAITING_AT_MOST:
@@ -63,14 +68,14 @@ class Door:
             return TooOften(wait_s)
         self._waiting += 1
         try:
-            user = await to_thread.run_sync(self.accounts.verified, name, password, limiter=self._hashing)
+            found = await to_thread.run_sync(self.accounts.verified, name, password, limiter=self._hashing)
         finally:
             self._waiting -= 1
-        if user is None:
+        if found is None:
             self._trail.login_failed(Actor(name, address), "the name or the password is wrong")
             return None
         self._attempts.succeeded(address, name)
-        return user
+        return found
 
     async def by_basic(self, header: str, address: str) -> User | TooOften | None:
         """The user of an HTTP Basic header. Who was verified before is known again without another slow hash."""
@@ -83,12 +88,12 @@ class Door:
         except ValueError:  # not base64, or not UTF-8
             return None
         name, _, password = text.partition(":")
-        user = await self.by_password(name, password, address)
-        if isinstance(user, User):
-            kept = await to_thread.run_sync(self.accounts.kept, user.name)
-            if kept is not None:
-                self._basic[digest] = (user.name, kept)
-            while len(self._basic) > _BASIC_KNOWN_AT_MOST:
-                self._basic.popitem(last=False)
-            self._trail.logged_in(Actor(user.name, address))
+        found = await self._verified(name, password, address)
+        if not isinstance(found, tuple):
+            return found
+        user, kept = found
+        self._basic[digest] = (user.name, kept)
+        while len(self._basic) > _BASIC_KNOWN_AT_MOST:
+            self._basic.popitem(last=False)
+        self._trail.logged_in(Actor(user.name, address))
         return user

@@ -16,8 +16,7 @@ from dicom_node.review.visitor import visitor_of
 
 def add_files(app: FastAPI, ledger: Ledger, data_folder: Path, trail: AuditTrail) -> None:
     def shown(request: Request, record: AssessmentRecord) -> None:
-        study = ledger.study(record.study_instance_uid)
-        part = StudyPart(record.study_instance_uid, study.patient_id if study else "")
+        part = StudyPart(record.study_instance_uid, ledger.patient_id(record.study_instance_uid))
         trail.viewed(visitor_of(request).actor, part, request.url.path)
 
     @app.get("/results/{assessment_id}/images/{name}")

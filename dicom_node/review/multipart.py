@@ -1,28 +1,25 @@
-"""The parts of a multipart body (RFC 2046) as they stream in; a large one waits on the disk, not in memory."""
+"""The parts of a request's body as they stream in; a large one waits on the disk, not in memory."""
 
 from __future__ import annotations
 
-import re
+import logging
+import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from email.message import Message
 from pathlib import Path
-from typing import IO
 
 import anyio
 from anyio import to_thread
 
-_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]\Z")
-_LONGEST_HEAD_BYTES = 16384
+from dicom_node.multipart import Malformed, MultipartParser, PartBegins, PartEnds
+
+_LOG = logging.getLogger("marginwatch.review")
+
 _IN_MEMORY_BYTES = 8 * 2**20
 _WRITTEN_AT_ONCE_BYTES = 2**20
 #: A sender that falls silent for longer does not keep its place.
 _CHUNK_WITHIN_S = 60.0
-
-
-class Malformed(Exception):
-    """The body is not what its headers say; text: what is wrong, in a sentence."""
 
 
 class TooLarge(Exception):
@@ -31,125 +28,96 @@ class TooLarge(Exception):
 
 @dataclass(frozen=True)
 class Caps:
-    """part_bytes: a larger part is passed over; body_bytes: a larger body is broken off; folder: where parts wait."""
+    """part_bytes: a larger part is passed over; body_bytes: a larger body is broken off; folder: where parts wait, only
+    while more than minimum_free_bytes is free there."""
 
     part_bytes: int
     body_bytes: int
     folder: Path
+    minimum_free_bytes: int = 0
 
 
-@dataclass(frozen=True)
 class Part:
-    """content_type: in small letters, without parameters; content: None where the part was too large."""
+    """A part that comes in, on the disk from some MiB on. content_type: as in `PartBegins`; is_too_large, has_no_room:
+    then its content was passed over."""
 
-    content_type: str
-    content: bytes | None
-
-
-def boundary_of(content_type: str) -> tuple[str, str, bytes]:
-    """Media type, its `type` parameter and the boundary of a multipart content type. Raises `Malformed`."""
-    header = Message()
-    header["Content-Type"] = content_type
-    boundary = str(header.get_param("boundary") or "")
-    if not _BOUNDARY.match(boundary):
-        raise Malformed("The content type names no valid boundary.")
-    return header.get_content_type(), str(header.get_param("type") or "").lower(), boundary.encode("ascii")
-
-
-async def read_parts(chunks: AsyncIterator[bytes], boundary: bytes, caps: Caps) -> AsyncIterator[Part]:
-    """Each part once it is there as a whole. Raises `Malformed` and `TooLarge`; the parts before hold."""
-    reader = _Reader(chunks, b"\r\n--" + boundary, caps)
-    await reader.skip_preamble()
-    while not await reader.at_end():
-        content_type = await reader.head()
-        yield Part(content_type, await reader.content())
-
-
-class _Reader:
-    def __init__(self, chunks: AsyncIterator[bytes], delimiter: bytes, caps: Caps) -> None:
-        self._chunks = chunks
-        self._delimiter = delimiter
+    def __init__(self, content_type: str, caps: Caps) -> None:
+        self.content_type = content_type
+        self.is_too_large = self.has_no_room = False
         self._caps = caps
-        self._buffer = bytearray(b"\r\n")  # so that the first delimiter looks like the others
-        self._taken_bytes = 0
+        self._bytes = 0
+        self._pending = bytearray()
+        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES, dir=str(caps.folder))  # noqa: SIM115
 
-    async def skip_preamble(self) -> None:
-        while (at := self._buffer.find(self._delimiter)) < 0:
-            del self._buffer[: max(0, len(self._buffer) - len(self._delimiter))]
-            await self._more()
-        del self._buffer[: at + len(self._delimiter)]
+    async def add(self, content: bytes) -> None:
+        self._bytes += len(content)
+        if self._bytes > self._caps.part_bytes:
+            self.is_too_large = True
+        if self.is_too_large or self.has_no_room:
+            return
+        self._pending += content
+        if len(self._pending) >= _WRITTEN_AT_ONCE_BYTES:
+            await to_thread.run_sync(self._write)
 
-    async def at_end(self) -> bool:
-        """Whether the delimiter just read is the closing one; else stands at the start of a part's head."""
-        await self._have(2)
-        if self._buffer.startswith(b"--"):
-            return True
-        padding = await self._until(b"\r\n", "A part does not begin on a line of its own.")
-        if padding.strip(b" \t"):
-            raise Malformed("A boundary is followed by something else.")
-        return False
+    def content(self) -> bytes | None:
+        """All of a whole part; None where it was passed over. Raises OSError."""
+        self._write()
+        if self.is_too_large or self.has_no_room:
+            return None
+        self._file.seek(0)
+        return self._file.read()
 
-    async def head(self) -> str:
-        """The media type of the part."""
-        await self._have(2)
-        if self._buffer.startswith(b"\r\n"):
-            del self._buffer[:2]
-            return ""
-        head = await self._until(b"\r\n\r\n", "The headers of a part are too long.")
-        for line in head.decode("latin-1").split("\r\n"):
-            name, _, value = line.partition(":")
-            if name.strip().lower() == "content-type":
-                return value.partition(";")[0].strip().lower()
-        return ""
+    def close(self) -> None:
+        """Forget the content."""
+        self._pending.clear()
+        self._file.close()
 
-    async def content(self) -> bytes | None:
-        """What is in the part; None where it is too large."""
-        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES, dir=str(self._caps.folder)) as file:
-            size, looked_to = 0, 0
-            while True:
-                at = self._buffer.find(self._delimiter, looked_to)
-                done = at >= 0
-                # What may be the beginning of a delimiter stays.
-                ready = at if done else len(self._buffer) - len(self._delimiter)
-                if done or ready >= _WRITTEN_AT_ONCE_BYTES:
-                    size += ready
-                    if size <= self._caps.part_bytes:
-                        await to_thread.run_sync(file.write, bytes(self._buffer[:ready]))
-                    del self._buffer[:ready]
-                if done:
-                    del self._buffer[: len(self._delimiter)]
-                    return None if size > self._caps.part_bytes else await to_thread.run_sync(_whole, file)
-                looked_to = max(0, len(self._buffer) - len(self._delimiter))
-                await self._more()
-
-    async def _until(self, end: bytes, complaint: str) -> bytes:
-        """What comes before `end`, which is taken away too."""
-        while (at := self._buffer.find(end)) < 0:
-            if len(self._buffer) > _LONGEST_HEAD_BYTES:
-                raise Malformed(complaint)
-            await self._more()
-        found = bytes(self._buffer[:at])
-        del self._buffer[: at + len(end)]
-        return found
-
-    async def _have(self, count: int) -> None:
-        while len(self._buffer) < count:
-            await self._more()
-
-    async def _more(self) -> None:
+    def _write(self) -> None:
         try:
-            with anyio.fail_after(_CHUNK_WITHIN_S):
-                chunk = await anext(self._chunks, None)
-        except TimeoutError:
-            raise Malformed(f"Nothing more of the body came for {_CHUNK_WITHIN_S:g} s.") from None
-        if chunk is None:
-            raise Malformed("The body ends before its last boundary.")
-        self._taken_bytes += len(chunk)
-        if self._taken_bytes > self._caps.body_bytes:
-            raise TooLarge
-        self._buffer += chunk
+            if self._bytes > _IN_MEMORY_BYTES:
+                free_bytes = shutil.disk_usage(self._caps.folder).free - len(self._pending)
+                self.has_no_room = self.has_no_room or free_bytes < self._caps.minimum_free_bytes
+            if not self.has_no_room:
+                self._file.write(self._pending)
+        except OSError as problem:
+            _LOG.error("an instance was not stored: the data folder cannot be used: %s", problem.strerror)
+            self.has_no_room = True
+        self._pending.clear()
 
 
-def _whole(file: IO[bytes]) -> bytes:
-    file.seek(0)
-    return file.read()
+async def read_parts(chunks: AsyncIterator[bytes], boundary: bytes, caps: Caps) -> AsyncGenerator[Part, None]:
+    """Each part once it is there as a whole; it is closed when the next is asked for. Raises `Malformed` and
+    `TooLarge`; the parts before hold."""
+    parser = MultipartParser(boundary)
+    part: Part | None = None
+    taken_bytes = 0
+    try:
+        while not parser.is_at_end:
+            chunk = await _next(chunks)
+            taken_bytes += len(chunk)
+            if taken_bytes > caps.body_bytes:
+                raise TooLarge
+            for event in parser.feed(chunk):
+                if isinstance(event, PartBegins):
+                    part = Part(event.content_type, caps)
+                    continue
+                assert part is not None
+                if isinstance(event, PartEnds):
+                    yield part
+                    part.close()
+                else:
+                    await part.add(event)
+    finally:
+        if part is not None:
+            part.close()
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes:
+    try:
+        with anyio.fail_after(_CHUNK_WITHIN_S):
+            chunk = await anext(chunks, None)
+    except TimeoutError:
+        raise Malformed(f"Nothing more of the body came for {_CHUNK_WITHIN_S:g} s.") from None
+    if chunk is None:
+        raise Malformed("The body ends before its last boundary.")
+    return chunk

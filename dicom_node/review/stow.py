@@ -2,93 +2,99 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
-from typing import NamedTuple
+from typing import Protocol
 from xml.etree import ElementTree as ET
 
 import anyio
 from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
 from starlette.requests import ClientDisconnect
 
 from dicom_node.audit.message import StudyPart
 from dicom_node.audit.trail import AuditTrail
-from dicom_node.broken import BROKEN
-from dicom_node.review.multipart import Caps, Malformed, Part, TooLarge, boundary_of, read_parts
+from dicom_node.logs import about
+from dicom_node.multipart import Malformed, boundary_of
+from dicom_node.records import Identity
+from dicom_node.review.multipart import Caps, Part, TooLarge, read_parts
 from dicom_node.review.visitor import visitor_of
 
-#: Stores one instance, a whole DICOM file: its C-STORE status, SOP Class UID and SOP Instance UID, as far as known.
-Deposit = Callable[[bytes], tuple[int, str, str]]
+_LOG = logging.getLogger("marginwatch.review")
 
 _DICOM = "application/dicom"
 _JSON, _XML = "application/dicom+json", "application/dicom+xml"
 _ANSWERS = {"*/*": _JSON, "application/*": _JSON, "application/json": _JSON, _JSON: _JSON, _XML: _XML}
 _OUT_OF_RESOURCES = range(0xA700, 0xA800)
 _WARNINGS = range(0xB000, 0xC000)
-_OTHER_STUDY = 0xA900
 _CANNOT_UNDERSTAND = 0xC000
 _REQUESTS_AT_ONCE = 8
 _STORED_AT_ONCE = 2
 _COME_AGAIN = {"Retry-After": "30"}
 
 
-class Outcome(NamedTuple):
-    """What became of one part. sop_class_uid, sop_instance_uid: empty where the part could not be read."""
+class Reply(Protocol):
+    """status: of C-STORE; identity: the instance's, as far as it could be read."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def identity(self) -> Identity | None: ...
+
+
+class Deposit(Protocol):
+    """Stores one instance, a whole DICOM file; one of another study than the named one, if any, fails with A900."""
+
+    def __call__(self, content: bytes, *, study_instance_uid: str) -> Reply: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one part; see `Reply`."""
 
     status: int
-    sop_class_uid: str = ""
-    sop_instance_uid: str = ""
-    study_instance_uid: str = ""
-    patient_id: str = ""
+    identity: Identity | None = None
 
     @property
     def is_stored(self) -> bool:
         return self.status == 0 or self.status in _WARNINGS
 
 
-@dataclass(frozen=True)
-class StowLimits:
-    """The largest instance and request; folder: where a large instance waits until all of it has come."""
-
-    instance_bytes: int
-    request_bytes: int
-    folder: Path
-
-
-def add_stow(app: FastAPI, deposit: Deposit, trail: AuditTrail, limits: StowLimits) -> None:
-    caps = Caps(limits.instance_bytes, limits.request_bytes, limits.folder)
+def add_stow(app: FastAPI, deposit: Deposit, trail: AuditTrail, caps: Caps) -> None:
     storing = anyio.CapacityLimiter(_STORED_AT_ONCE)
+    numbers = itertools.count()
     at_work: set[int] = set()
 
     async def store(request: Request, study_instance_uid: str) -> Response:
         answer_type, boundary = _check_head(request, caps)
         if len(at_work) >= _REQUESTS_AT_ONCE:
             raise HTTPException(503, "too many requests at the same time; come again", headers=_COME_AGAIN)
-        at_work.add(id(request))
+        at_work.add(number := next(numbers))
         outcomes: list[Outcome] = []
         broken_off: str | None = None
         too_large = False
         try:
-            async for part in read_parts(request.stream(), boundary, caps):
-                too_large = too_large or part.content is None
-                outcome = await to_thread.run_sync(_stored, deposit, part, study_instance_uid, limiter=storing)
-                outcomes.append(outcome)
+            async with aclosing(read_parts(request.stream(), boundary, caps)) as parts:
+                async for part in parts:
+                    too_large = too_large or part.is_too_large
+                    outcome = await to_thread.run_sync(_stored, deposit, part, study_instance_uid, limiter=storing)
+                    outcomes.append(outcome)
         except Malformed as problem:
             broken_off = str(problem)
         except TooLarge:
             too_large, broken_off = True, "The request is too large."
         except ClientDisconnect:
             broken_off = "The request was broken off."
-        finally:
-            at_work.discard(id(request))
-        _record(request, trail, outcomes)
+        finally:  # also of what was stored before a fault, or before the node was stopped
+            at_work.discard(number)
+            _record(request, trail, outcomes)
         if broken_off is not None:
             outcomes.append(Outcome(_CANNOT_UNDERSTAND))
         return _answer(outcomes, answer_type, too_large=too_large, broken_off=broken_off)
@@ -123,32 +129,37 @@ def _check_head(request: Request, caps: Caps) -> tuple[str, bytes]:
 
 def _stored(deposit: Deposit, part: Part, study_instance_uid: str) -> Outcome:
     """What became of one part."""
-    if part.content is None:
-        return Outcome(_OUT_OF_RESOURCES[0])
-    if part.content_type not in ("", _DICOM):
-        return Outcome(_CANNOT_UNDERSTAND)
-    tags = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "PatientID"]
-    try:
-        header = dcmread(BytesIO(part.content), stop_before_pixels=True, specific_tags=tags)
-        known = [str(header.get(keyword) or "") for keyword in tags]
-    except BROKEN:
-        return Outcome(_CANNOT_UNDERSTAND)
-    if study_instance_uid and known[2] != study_instance_uid:
-        return Outcome(_OTHER_STUDY, *known)
-    status, sop_class_uid, sop_instance_uid = deposit(part.content)
-    return Outcome(status, sop_class_uid or known[0], sop_instance_uid or known[1], *known[2:])
+    with about(study_instance_uid=study_instance_uid, step="store"):
+        if part.content_type not in ("", _DICOM):
+            return Outcome(_CANNOT_UNDERSTAND)
+        try:
+            content = part.content()
+            if content is None:
+                return Outcome(_OUT_OF_RESOURCES[0])
+            reply = deposit(content, study_instance_uid=study_instance_uid)
+        except OSError as problem:
+            _LOG.error("an instance was not stored: the data folder cannot be used: %s", problem.strerror)
+            return Outcome(_OUT_OF_RESOURCES[0])
+        return Outcome(reply.status, reply.identity)
 
 
 def _record(request: Request, trail: AuditTrail, outcomes: Sequence[Outcome]) -> None:
-    """One line in the audit trail for each study."""
-    classes: dict[tuple[str, str], Counter[str]] = {}
+    """A message in the audit trail for each study, and one for what could not be read."""
+    stored: dict[tuple[str, str], Counter[str]] = {}
+    failed: Counter[tuple[str, str]] = Counter()
+    unknown = 0
     for outcome in outcomes:
+        if (identity := outcome.identity) is None:
+            unknown += not outcome.is_stored
+            continue
+        key = (identity.study_instance_uid, identity.patient_id)
+        counts = stored.setdefault(key, Counter())
         if outcome.is_stored:
-            study = classes.setdefault((outcome.study_instance_uid, outcome.patient_id), Counter())
-            study[outcome.sop_class_uid] += 1
-    failed = sum(not outcome.is_stored for outcome in outcomes)
-    parts = [StudyPart(uid, patient_id, counts) for (uid, patient_id), counts in classes.items()]
-    trail.received(visitor_of(request).actor, request.url.path, parts, failed=failed)
+            counts[identity.sop_class_uid] += 1
+        else:
+            failed[key] += 1
+    parts = [StudyPart(*key, counts, failed[key]) for key, counts in stored.items()]
+    trail.received(visitor_of(request).actor, request.url.path, parts, failed=unknown)
 
 
 def _answer(outcomes: Sequence[Outcome], answer_type: str, *, too_large: bool, broken_off: str | None) -> Response:
@@ -175,12 +186,12 @@ def _response_dataset(outcomes: Sequence[Outcome]) -> Dataset:
     response.RetrieveURL = ""  # nothing can be retrieved here
     for outcome in outcomes:
         item = Dataset()
-        if outcome.sop_instance_uid:
-            item.ReferencedSOPClassUID = outcome.sop_class_uid
-            item.ReferencedSOPInstanceUID = outcome.sop_instance_uid
+        if outcome.identity is not None:
+            item.ReferencedSOPClassUID = outcome.identity.sop_class_uid
+            item.ReferencedSOPInstanceUID = outcome.identity.sop_instance_uid
         if not outcome.is_stored:
             item.FailureReason = outcome.status
-            name = "FailedSOPSequence" if outcome.sop_instance_uid else "OtherFailuresSequence"
+            name = "FailedSOPSequence" if outcome.identity else "OtherFailuresSequence"
         else:
             name = "ReferencedSOPSequence"
             if outcome.status:

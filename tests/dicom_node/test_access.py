@@ -14,11 +14,12 @@ from xml.etree import ElementTree as ET
 import httpx
 import pytest
 from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
 
 from dicom_node.accounts import Accounts
 from dicom_node.identity import identity_of
 from dicom_node.ledger import Ledger
-from dicom_node.passwords import hashed
+from dicom_node.passwords import hashed, matches
 from dicom_node.plans import register_plan
 from dicom_node.records import ROUTED_PRIORITY
 from dicom_node.refusal import Refused
@@ -325,6 +326,20 @@ def test_scripts_come_with_name_and_password(site, bench, ledger):
         assert browser.get("/api/studies", auth=("reader", "another horse")).status_code == 401
 
 
+def test_a_password_that_is_changed_while_it_is_checked_is_not_known_again(site, ledger, monkeypatch):
+    def changed_meanwhile(password: str, kept: str) -> bool:
+        right = matches(password, kept)
+        monkeypatch.setattr("dicom_node.accounts.matches", matches)
+        Accounts(ledger.engine, clock=time.time).set_password("reader", "another horse")
+        return right
+
+    monkeypatch.setattr("dicom_node.accounts.matches", changed_meanwhile)
+    with site.browser() as browser:
+        browser.get("/api/studies", auth=("reader", PASSWORD))
+        assert browser.get("/api/studies", auth=("reader", PASSWORD)).status_code == 401
+        assert browser.get("/api/studies", auth=("reader", "another horse")).status_code == 200
+
+
 def test_every_look_is_in_the_audit_trail(site, bench, ledger):
     uid, assessment_id = failed_study(bench, ledger)
     paths = [f"/studies/{uid}", f"/results/{assessment_id}/report.pdf", f"/results/{assessment_id}/images/axial.png"]
@@ -401,6 +416,34 @@ def test_over_tls_cookies_are_for_tls_only(bench, ledger, monkeypatch, certifica
         assert page.status_code == 200
         assert "strict-transport-security" in page.headers
         assert [cookie.name for cookie in browser.cookies.jar if cookie.secure] == ["__Host-marginwatch"]
+
+
+def test_the_machines_own_ipv6_address_is_a_name_of_it(bench):
+    site = Site(bench, host="::1")
+    site.start()
+    with httpx.Client(base_url=site.review.url, trust_env=False) as browser:
+        assert browser.get("/").status_code == 200
+        assert browser.get("/", headers={"host": "evil.example"}).status_code == 400
+
+
+def test_faults_are_answered_with_the_strict_headers_too(bench, monkeypatch):
+    site = Site(bench)
+    site.start()
+    faults = [
+        (OperationalError("SELECT", {}, Exception("gone")), 503, "The database cannot be used"),
+        (RuntimeError("a bug with DEV-0001"), 500, "log says why"),
+    ]
+    with site.browser() as browser:
+        for fault, status, says in faults:
+
+            def fails(_ledger: Ledger, fault: Exception = fault) -> None:
+                raise fault
+
+            monkeypatch.setattr("dicom_node.review.interface.worklist", fails)
+            answer = browser.get("/api/studies")
+            assert (answer.status_code, says in answer.text, "DEV-0001" in answer.text) == (status, True, False)
+            assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+            assert answer.headers["cache-control"] == "no-store"
 
 
 def test_a_certificate_that_cannot_be_used_is_refused_in_a_sentence(bench, certificate):

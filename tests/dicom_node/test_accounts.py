@@ -72,7 +72,7 @@ def test_users_are_added_once_listed_verified_and_removed(accounts):
     with pytest.raises(Refused, match="marginwatch user password anna"):
         accounts.add("anna", "admin", "another horse")
     assert [(user.name, user.role) for user in accounts.users()] == [("anna", "reader"), ("root", "admin")]
-    assert accounts.verified("anna", "correct horse").role == "reader"
+    assert accounts.verified("anna", "correct horse")[0].role == "reader"
     assert accounts.verified("anna", "another horse") is None
     accounts.set_password("anna", "another horse")
     assert accounts.verified("anna", "another horse")
@@ -91,7 +91,7 @@ def test_a_name_is_a_plain_word(accounts, name):
 
 def test_a_session_ends_when_idle_when_old_and_when_logged_out(accounts, now):
     accounts.add("anna", "reader", "correct horse")
-    user = accounts.verified("anna", "correct horse")
+    user, _ = accounts.verified("anna", "correct horse")
     token = accounts.log_in(user, LIMITS)
     for _ in range(6):  # in use, it goes on past the idle time …
         now[0] += 500

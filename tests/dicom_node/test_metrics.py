@@ -10,14 +10,17 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import insert
+from sqlalchemy.exc import OperationalError
 
-from dicom_node.health import HealthLimits, health_of
+from dicom_node.claims import Claims
+from dicom_node.health import HealthLimits, WorkerSigns, health_of
 from dicom_node.identity import identity_of
 from dicom_node.metrics import NodeMetrics
 from dicom_node.plans import register_plan
-from dicom_node.records import ROUTED_PRIORITY, AssessmentRecord
+from dicom_node.records import ROUTED_PRIORITY, AssessmentRecord, WorkerRecord
 from dicom_node.routing import Order, route
 from dicom_node.schema import ASSESSMENTS, INSTANCES, STUDIES
+from dicom_node.settings import WorkerSettings
 
 
 @pytest.fixture
@@ -131,6 +134,40 @@ def test_health_says_what_is_wrong(bench, ledger):
     assert health_of(ledger, folder, HealthLimits(), lambda: 3.0).worker == "alive"
     silent = health_of(ledger, folder, HealthLimits(), lambda: 300.0)
     assert (silent.status, silent.worker) == ("unwell", "silent")
+
+
+def test_a_worker_that_falls_silent_is_told_by_the_page_beside_it(monkeypatch, bench):
+    node = bench.node("worker", "review", worker=WorkerSettings(heartbeat_s=0.2, takeover_after_s=1.0))
+    url = f"http://127.0.0.1:{node.settings.review.port}/healthz"
+    assert httpx.get(url, trust_env=False).json()["worker"] == "alive"
+
+    def stuck(_claims: Claims) -> bool:
+        raise OperationalError("UPDATE workers", {}, Exception("locked"))
+
+    monkeypatch.setattr(Claims, "beat", stuck)
+    bench.wait_until(lambda: httpx.get(url, trust_env=False).json()["worker"] == "silent")
+    assert httpx.get(url, trust_env=False).status_code == 503
+    monkeypatch.undo()
+    bench.wait_until(lambda: httpx.get(url, trust_env=False).status_code == 200)
+
+
+def test_the_workers_of_other_processes_are_seen_by_their_counters(bench, ledger):
+    now_s = [100.0]
+    signs = WorkerSigns(ledger, clock=lambda: now_s[0])
+    claims = Claims(ledger, WorkerRecord("elsewhere_boot_1", "elsewhere", "1", 0.0, 1, 0))
+    claims.enter(alone=True)
+    assert signs.seen_s_ago() is None
+    now_s[0] += 20
+    assert signs.seen_s_ago() == 20
+    claims.beat()
+    assert signs.seen_s_ago() == 0
+    now_s[0] += 31
+    limits = HealthLimits(worker_silent_s=30)
+    assert health_of(ledger, bench.settings.data_folder, limits, signs.seen_s_ago).worker == "silent"
+    claims.leave()
+    assert signs.seen_s_ago() == 31
+    Claims(ledger, WorkerRecord("elsewhere_boot_2", "elsewhere", "1", 0.0, 1, 0)).enter(alone=False)
+    assert signs.seen_s_ago() == 0
 
 
 def test_the_page_answers_200_when_well_and_503_when_not(bench):

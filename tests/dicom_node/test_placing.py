@@ -98,7 +98,7 @@ def test_without_links_a_failed_copy_leaves_nothing(bench, ledger, store, brough
     def no_links(*_):
         raise OSError(errno.EOPNOTSUPP, "no links here")
 
-    def half(source, target):
+    def half(_, target):
         Path(target).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "no space left on device")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -129,6 +130,20 @@ def test_results_are_sent_again_until_the_peer_takes_them(bench, pacs):
     bench.wait_until(lambda: transfers(bench).count("0") == 1)
     assert set(transfers(bench)) == {"4", "0"}
     assert json.loads((Path(bench.stand_in.jobs[0].out) / "assessment.json").read_text())["outcome"] == "complete"
+
+
+def test_asking_again_for_storage_commitment_is_no_transfer(bench, pacs):
+    """This peer stores and knows nothing of storage commitment."""
+    node, record = assessed_follow_up(bench, replace(pacs.destination, storage_commitment=True))
+    told_at: set[float] = set()
+
+    def asked_again() -> bool:
+        told_at.update(send.at for send in node.ledger.sends(record.assessment_id) if "cannot be asked" in send.text)
+        return len(told_at) > 3
+
+    bench.wait_until(asked_again)
+    assert len(pacs.received) == 3
+    assert transfers(bench) == ["0"]
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")

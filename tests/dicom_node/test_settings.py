@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from dicom_node.peers import Pacs
 from dicom_node.refusal import Refused
@@ -118,6 +119,25 @@ def test_files_are_meant_from_the_files_own_folder(tmp_path):
 def test_who_can_reach_the_page_and_how(changed, is_local, is_secure):
     review = ReviewSettings(**changed)
     assert (review.is_local, review.is_secure) == (is_local, is_secure)
+
+
+def test_the_databases_password_stands_in_a_file(tmp_path):
+    secret = "p@ss/w:ord%1 ä"
+    (tmp_path / "secret").write_text(f"{secret}\nmore\n", encoding="utf-8")
+    file = tmp_path / "node.toml"
+    file.write_text('[database]\nurl = "postgresql://node@db:5433/ledger"\npassword_file = "secret"\n')
+    settings = load_settings(file)
+    for url in (settings.ledger_url, settings.queue_url):
+        parsed = make_url(url)
+        assert (parsed.username, parsed.password) == ("node", secret)
+        assert (parsed.host, parsed.port, parsed.database) == ("db", 5433, "ledger")
+    (tmp_path / "secret").unlink()
+    with pytest.raises(Refused, match="password_file: secret cannot be read"):
+        load_settings(file)
+    for url in ("", "postgresql://db/ledger", "postgresql://node:known@db/ledger"):
+        file.write_text(f'[database]\nurl = "{url}"\npassword_file = "secret"\n')
+        with pytest.raises(Refused, match="with a user and without a password"):
+            load_settings(file)
 
 
 def test_postgresql_serves_ledger_and_queue():

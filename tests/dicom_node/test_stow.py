@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import httpx
@@ -15,13 +18,15 @@ import pytest
 import requests
 from dicomweb_client import DICOMwebClient
 from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
 
 from dicom_node.accounts import Accounts
 from dicom_node.audit.trail import AuditTrail
 from dicom_node.identity import identity_of
 from dicom_node.ledger import Ledger
 from dicom_node.passwords import hashed
-from dicom_node.refusal import Refused
+from dicom_node.receive.association import Reply
+from dicom_node.receive.inbox import Inbox
 from dicom_node.review.app import Connections
 from dicom_node.serve import _Page
 from dicom_node.settings import ReviewSettings
@@ -43,24 +48,24 @@ class Site:
     answer: Callable[[Dataset], int | None] = lambda _: None
     sizes: list[int] = field(default_factory=list)
 
-    def deposit(self, content: bytes) -> tuple[int, str, str]:
+    def deposit(self, content: bytes, *, study_instance_uid: str) -> Reply:
         """Stores like the listener does."""
         self.sizes.append(len(content))
-        dataset = dcmread(BytesIO(content), stop_before_pixels=True)
-        uids = str(dataset.SOPClassUID), str(dataset.SOPInstanceUID)
-        if (status := self.answer(dataset)) is not None:
-            return status, *uids
         try:
-            self.store.require_space()
-            identity = identity_of(dataset)
-        except Refused:
-            return 0xC000, *uids
+            dataset = dcmread(BytesIO(content), stop_before_pixels=True)
+        except InvalidDicomError:
+            return Reply(0xC000)
+        identity = identity_of(dataset)
+        if study_instance_uid not in ("", identity.study_instance_uid):
+            return Reply(0xA900, identity=identity)
+        if (status := self.answer(dataset)) is not None:
+            return Reply(status, identity=identity)
         file = self.folder / "came.dcm"
         file.write_bytes(content)
         path = self.store.take(identity, file)
         file.unlink()
         self.ledger.arrived(identity, path, sha256=hashlib.sha256(content).hexdigest())
-        return 0, *uids
+        return Reply(0, identity=identity)
 
     def post(self, *contents: bytes, path: str = "/dicom-web/studies", **headers: str) -> httpx.Response:
         body = b"".join(
@@ -163,7 +168,12 @@ def test_what_was_and_what_was_not_stored_is_told(site, bench):
     assert uids(told.FailedSOPSequence) == [refused, str(other.SOPInstanceUID)]
     assert [item.FailureReason for item in told.FailedSOPSequence] == [0xC000, 0xA900]
     assert [item.FailureReason for item in told.OtherFailuresSequence] == [0xC000]
-    assert site.audited()[-1].find("EventIdentification").get("EventOutcomeIndicator") == "4"
+    study, of_other, unknown = site.audited()[-3:]
+    assert {m.find("EventIdentification").get("EventOutcomeIndicator") for m in (study, of_other, unknown)} == {"4"}
+    assert study.find(".//SOPClass").get("NumberOfInstances") == "2"
+    assert study.find(".//EventOutcomeDescription").text == "1 instances were not stored"
+    assert of_other.find("ParticipantObjectIdentification").get("ParticipantObjectID") == str(other.StudyInstanceUID)
+    assert unknown.find("ParticipantObjectIdentification") is None
 
 
 def test_the_answer_comes_as_xml_where_that_is_asked_for(site, bench):
@@ -236,6 +246,34 @@ def test_an_instance_that_was_broken_off_is_not_stored(site, bench):
     assert site.sizes == [len(first)]
 
 
+def test_what_was_stored_before_a_fault_is_in_the_audit_trail(site, bench):
+    first, second = bench.patient().slices("baseline", "20260105", count=2)
+
+    def fails_at_second(dataset: Dataset) -> None:
+        if dataset.SOPInstanceUID == second.SOPInstanceUID:
+            raise RuntimeError("a bug")
+
+    site.answer = fails_at_second
+    assert site.post(bench.file_bytes(first), bench.file_bytes(second)).status_code == 500
+    assert site.audited()[-1].find(".//SOPClass").get("NumberOfInstances") == "1"
+
+
+def test_a_disk_that_takes_nothing_more_is_told_of_each_instance(site, bench, monkeypatch):
+    small, large = bench.patient().slices("baseline", "20260105", count=2)
+    large.PixelData = bytes(9 << 20)
+
+    def full(_path: Path) -> Any:
+        return SimpleNamespace(free=0)
+
+    monkeypatch.setattr("dicom_node.review.multipart.shutil.disk_usage", full)
+    answer = site.post(bench.file_bytes(large), bench.file_bytes(small))
+    assert answer.status_code == 202
+    told = Dataset.from_json(answer.json())
+    assert uids(told.ReferencedSOPSequence) == [str(small.SOPInstanceUID)]
+    assert [item.FailureReason for item in told.OtherFailuresSequence] == [0xA700]
+    assert site.post(bench.file_bytes(large)).status_code == 503
+
+
 def test_with_users_only_a_sender_sends(site, bench, monkeypatch):
     monkeypatch.setattr("dicom_node.accounts.hashed", lambda password: hashed(password, (2**4, 8, 1)))
     for role in ("reader", "admin", "sender"):
@@ -255,3 +293,34 @@ def test_a_page_without_a_deposit_takes_nothing(bench):
     node = bench.node("review")
     url = f"http://127.0.0.1:{node.settings.review.port}/dicom-web/studies"
     assert httpx.post(url, content=b"", trust_env=False).status_code == 404
+
+
+def test_the_inbox_is_tidied_up_before_the_page_takes_anything(bench, monkeypatch):
+    """What is being written at the start is not whole yet, and would be taken for left over."""
+    served: list[bool] = []
+
+    def left_over(inbox: Inbox) -> Iterator[Path]:
+        with socket.socket() as probe:
+            served.append(probe.connect_ex(("127.0.0.1", bench.settings.review.port)) == 0)
+        return whole(inbox)
+
+    whole = Inbox.left_over
+    monkeypatch.setattr(Inbox, "left_over", left_over)
+    bench.node("listener", "review")
+    assert served == [False]
+
+
+def test_a_request_that_does_not_end_holds_the_stop_up_only_for_a_moment(bench, monkeypatch):
+    monkeypatch.setattr("dicom_node.serve._STOP_WITHIN_S", 1)
+    node = bench.node("listener", "review")
+    content = bench.file_bytes(bench.patient().slice("baseline", "20260105", 0))
+    part = f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode() + content + f"\r\n--{BOUNDARY}".encode()
+    with socket.create_connection(("127.0.0.1", node.settings.review.port)) as slow:
+        head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {MULTIPART}\r\n"
+        slow.sendall(f"{head}Content-Length: 1000000\r\n\r\n".encode() + part)
+        bench.wait_until(lambda: node.ledger.studies())
+        began = time.monotonic()
+        bench.stop(node)
+        assert time.monotonic() - began < 10
+    lines = "".join(file.read_text() for file in (bench.settings.data_folder / "audit").iterdir()).splitlines()
+    assert [str(bench.patient().study_uid("baseline")) in line for line in lines] == [False, True, False]

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from dicom_node.cli import app
+from dicom_node.identity import identity_of
+from dicom_node.opened import opened_ledger
 from dicom_node.refusal import Refused
+from dicom_node.schema import STUDIES
 
 
 @pytest.fixture
@@ -48,6 +52,20 @@ def test_what_cannot_be_is_refused_in_a_sentence(config):
     with pytest.raises(Refused, match="no user anna"):
         run(config, "password", "anna", stdin="correct horse\n")
     assert "not one of reader, admin, sender" in " ".join(run(config, "add", "anna", "--role", "chief").split())
+
+
+def test_who_releases_a_held_study_is_in_the_audit_trail(config, bench, tmp_path):
+    dataset = bench.patient("P7").slice("followup", "20260215", 0)
+    uid = str(dataset.StudyInstanceUID)
+    with opened_ledger(config) as (_, ledger):
+        ledger.arrived(identity_of(dataset), Path("x.dcm"))
+        with ledger.transaction() as connection:
+            connection.execute(update(STUDIES).values(held="1 slice is missing."))
+    for status in (0, 1):  # the second time there is nothing to release
+        assert CliRunner().invoke(app, ["release", uid, "--config", str(config)]).exit_code == status
+    (line,) = "".join(file.read_text() for file in (tmp_path / "data" / "audit").iterdir()).splitlines()
+    for said in ("DICOM Instances Accessed", 'EventActionCode="U"', f"marginwatch release {uid}", "P7", "localhost"):
+        assert said in line
 
 
 def test_a_password_is_no_argument(config):

@@ -17,6 +17,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel
 
+from dicom_node.audit.message import StudyPart
 from dicom_node.claims import Claims, Station
 from dicom_node.exchange.commitment import CommitmentReports, take_report
 from dicom_node.exchange.completeness import Completeness
@@ -140,8 +141,13 @@ class Side:
             Store(self.settings.data_folder, minimum_free_bytes=0), self.ledger, self.settings.data_folder / "fetching"
         )
         self.listener.deposit = self.keep
-        self.fetcher = Fetcher(self.settings, self.ledger, self.keep)
+        self.told: list[tuple[str, int]] = []
+        self.fetcher = Fetcher(self.settings, self.ledger, self.keep, told=self.tell)
         self.completeness = Completeness(self.settings, self.ledger)
+
+    def tell(self, pacs: Pacs, part: StudyPart) -> None:
+        assert (pacs.ae_title, part.failed) == ("ORTHANC", 0)
+        self.told.append((part.study_instance_uid, sum(part.instances.values())))
 
     def receive(self, datasets: list[Dataset], *, received_from: str = "ORTHANC") -> None:
         for dataset in datasets:
@@ -214,6 +220,10 @@ def test_baseline_and_earlier_follow_ups_are_fetched_and_nothing_else(kind, side
     assert {study.images for study in node.ledger.studies()} == {6}
     assert node.asked(patient, "baseline") == {"baseline": "brought"}
     assert node.asked(patient, "third") == {"earlier": "answered"}
+    brought = {(uid_of(patient, name), 6) for name in ("baseline", "first", "second")}
+    assert set(node.told) == (
+        set() if kind == "c-move" else brought
+    )  # by C-MOVE they come to the listener, which tells
     # what came from the PACS is complete as soon as the PACS says so; what the scanner sent waits for the quiet time
     node.fetcher.look()  # for the fetched follow-ups, too, it is asked which are earlier
     node.ahead_s = 6

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import socket
 import ssl
 import stat
 import threading
+import time
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -19,6 +23,7 @@ from dicom_node.settings import AuditSettings
 
 NOON = 1_700_000_000.0  # 2023-11-14T22:13:20Z
 PART = StudyPart("1.2.3", "P1", {"1.2.840.10008.5.1.4.1.1.2": 3})
+FAILED = replace(PART, failed=2)
 CODE = {"csd-code", "codeSystemName", "originalText"}
 #: PS3.15 A.5.1: each element's children in their order, required and other attributes.
 SCHEMA = {
@@ -83,7 +88,8 @@ def test_each_act_is_one_message_of_the_schema(tmp_path, trail):
         (lambda: trail.started(["listener", "review"]), "110100", "110120", "0"),
         (lambda: trail.stopped(["listener", "review"]), "110100", "110121", "0"),
         (lambda: trail.received(Actor("PACS", "10.0.0.1"), "MARGINWATCH", [PART]), "110104", None, "0"),
-        (lambda: trail.received(Actor("PACS", "fd00::1"), "MARGINWATCH", [PART], failed=2), "110104", None, "4"),
+        (lambda: trail.received(Actor("PACS", "fd00::1"), "MARGINWATCH", [FAILED]), "110104", None, "4"),
+        (lambda: trail.received(Actor("PACS", "fd00::1"), "MARGINWATCH", [], failed=2), "110104", None, "4"),
         (lambda: trail.sent(Actor("PACS", "pacs.example"), "MARGINWATCH", [PART]), "110104", None, "0"),
         (lambda: trail.sent(Actor("PACS"), "MARGINWATCH", [PART], problem="away"), "110104", None, "4"),
         (lambda: trail.viewed(anna, PART, "/studies/1.2.3"), "110103", None, "0"),
@@ -108,7 +114,10 @@ def test_each_act_is_one_message_of_the_schema(tmp_path, trail):
     received = found[2]
     assert [o.get("ParticipantObjectID") for o in received.iter("ParticipantObjectIdentification")] == ["1.2.3", "P1"]
     assert received.find(".//SOPClass").get("NumberOfInstances") == "3"
-    points = [x.get("NetworkAccessPointTypeCode") for n in (2, 3, 4) for x in found[n].iter("ActiveParticipant")]
+    told = [found[n].findtext("EventIdentification/EventOutcomeDescription") for n in (2, 3, 4)]
+    assert told == [None, "2 instances were not stored", "2 instances were not stored"]
+    assert found[4].find("ParticipantObjectIdentification") is None
+    points = [x.get("NetworkAccessPointTypeCode") for n in (2, 3, 5) for x in found[n].iter("ActiveParticipant")]
     assert points == ["2", None, "2", None, None, "1"]
 
 
@@ -156,6 +165,37 @@ def test_a_disk_that_does_not_take_it_is_told_and_stops_nobody(tmp_path, caplog)
     assert "could not be written" in caplog.text
 
 
+def test_a_line_that_the_disk_took_only_in_part_is_told_and_leaves_the_next_whole(tmp_path, trail, caplog, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[:100]))
+    trail.logged_in(Actor("anna"))
+    monkeypatch.undo()
+    assert "could not be written" in caplog.text
+    trail.logged_out(Actor("anna"))
+    (file,) = (tmp_path / "audit").iterdir()
+    torn, whole = file.read_text().splitlines()
+    assert len(torn) == 100
+    check(ET.fromstring(whole))
+
+
+def test_a_disk_that_does_not_keep_it_is_told_and_asked_again(trail, caplog, monkeypatch):
+    """A failed sync is an error, and not taken for done."""
+    asked: list[int] = []
+
+    def broken(descriptor: int) -> None:
+        asked.append(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    monkeypatch.setattr("dicom_node.audit.trail._SYNC_EVERY_S", 0.05)
+    trail.logged_in(Actor("anna"))
+    deadline = time.monotonic() + 10
+    while len(asked) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "has not reached the disk: Input/output error" in caplog.text
+
+
 # -- the collector
 
 LINE = re.compile(
@@ -164,7 +204,7 @@ LINE = re.compile(
 
 
 @contextmanager
-def collector(transport: str, tls: ssl.SSLContext | None = None):
+def collector(transport: str, tls: ssl.SSLContext | None = None, *, says: bytes = b""):
     """A collector on loopback: its port and what it heard, as bytes, once it is left."""
     kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
     heard: list[bytes] = []
@@ -180,6 +220,7 @@ def collector(transport: str, tls: ssl.SSLContext | None = None):
                 return
             plain, _ = server.accept()
             with closing(tls.wrap_socket(plain, server_side=True) if tls else plain) as connection:
+                connection.sendall(says)
                 while chunk := connection.recv(4096):
                     heard.append(chunk)
 
@@ -188,6 +229,29 @@ def collector(transport: str, tls: ssl.SSLContext | None = None):
         yield server.getsockname()[1], heard
         thread.join(20)
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("says", [b"", b"hello"])
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+def test_message_after_message_goes_at_once_though_the_collector_says_something(
+    tmp_path, transport, says, certificate, caplog
+):
+    """With TLS 1.3 the connection always becomes readable: session tickets come, and nothing is to be read of them."""
+    tls, ca = None, ""
+    if transport == "tls":
+        tls, ca = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), str(certificate[0])
+        tls.load_cert_chain(*certificate)
+    with collector(transport, tls, says=says) as (port, heard):
+        settings = AuditSettings(host="localhost", port=port, transport=transport, ca_file=ca)
+        trail = AuditTrail(tmp_path / "data", settings, clock=lambda: NOON)
+        for count in (1, 2, 3):
+            trail.logged_in(Actor("anna"))
+            deadline = time.monotonic() + 5
+            while b"".join(heard).count(b"</AuditMessage>") < count:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        trail.close()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])

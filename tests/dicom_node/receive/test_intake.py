@@ -98,12 +98,13 @@ def test_a_file_system_without_links(bench, kept, monkeypatch):
 
 
 @pytest.fixture
-def quick(monkeypatch):
+def _quick(monkeypatch):
     monkeypatch.setattr(module, "_RETRY_S", 0.05)
     monkeypatch.setattr(module, "_QUIET_S", 0.05)
 
 
-def test_what_cannot_be_placed_now_waits_and_keeps_nobody(bench, kept, quick, monkeypatch):
+@pytest.mark.usefixtures("_quick")
+def test_what_cannot_be_placed_now_waits_and_keeps_nobody(bench, kept, monkeypatch):
     """A disk that fails for one instance: the others get their place, this one counts as taken only once it has too."""
     ledger, folder = bench.ledger(), bench.settings.data_folder
     inbox = Inbox(folder / "inbox", durable=True)
@@ -137,7 +138,8 @@ def test_what_cannot_be_placed_now_waits_and_keeps_nobody(bench, kept, quick, mo
     ledger.close()
 
 
-def test_one_that_cannot_be_entered_keeps_nobody_out(bench, kept, quick, monkeypatch):
+@pytest.mark.usefixtures("_quick")
+def test_one_that_cannot_be_entered_keeps_nobody_out(bench, kept, monkeypatch):
     ledger, folder = bench.ledger(), bench.settings.data_folder
     inbox = Inbox(folder / "inbox", durable=True)
     patient = bench.patient()

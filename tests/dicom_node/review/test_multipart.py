@@ -6,13 +6,15 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicom_node.review.multipart import Caps, Malformed, Part, TooLarge, boundary_of, read_parts
+from dicom_node.multipart import Malformed, boundary_of
+from dicom_node.review.multipart import Caps, TooLarge, read_parts
 
 BOUNDARY = b"0f3cf5c0"
 
@@ -25,8 +27,14 @@ def body(contents: list[bytes], *, preamble: bytes = b"") -> bytes:
     return preamble + parts + b"--" + BOUNDARY + b"--\r\nepilogue"
 
 
-def read(data: bytes, *, cut: int = 65536, part_bytes: int = 2**20, body_bytes: int = 2**24) -> list[Part]:
-    found: list[Part] = []
+@dataclass(frozen=True)
+class Read:
+    content_type: str
+    content: bytes | None
+
+
+def read(data: bytes, *, cut: int = 65536, part_bytes: int = 2**20, body_bytes: int = 2**24) -> list[Read]:
+    found: list[Read] = []
 
     async def chunks() -> AsyncIterator[bytes]:
         for at in range(0, len(data), cut):
@@ -36,7 +44,7 @@ def read(data: bytes, *, cut: int = 65536, part_bytes: int = 2**20, body_bytes: 
         caps = Caps(part_bytes, body_bytes, Path(tempfile.gettempdir()))
         try:
             async for part in read_parts(chunks(), BOUNDARY, caps):
-                found.append(part)
+                found.append(Read(part.content_type, part.content()))
         except (Malformed, TooLarge) as problem:
             problem.args = (*problem.args, found)
             raise
