@@ -131,9 +131,9 @@ def _due(archive: Archive, ledger: Ledger, order: Order) -> bool:
 
 
 def _untried(ledger: Ledger, settings: Settings) -> bool:
-    """Whether something is owed to one of the destinations that nobody has tried to send yet."""
+    """Whether something is owed to one of the destinations that has not been tried to the end yet."""
     names = {destination.name for destination in settings.send}
-    return any(send.state == "pending" and send.destination in names for send in ledger.owed())
+    return any(send.state in ("pending", "sending") and send.destination in names for send in ledger.owed())
 
 
 def _entries(archive: Archive, ledger: Ledger) -> list[Entry]:

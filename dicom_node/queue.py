@@ -28,7 +28,8 @@ from dicom_node.exchange.stow import deliver
 from dicom_node.ledger import Ledger
 from dicom_node.liveness import Watch, host_name, new_worker_id, on_the_same_machine
 from dicom_node.lock import WorkerLock
-from dicom_node.outbox import BackOff, Outbox, Told
+from dicom_node.back_off import BackOff
+from dicom_node.outbox import Outbox, Told
 from dicom_node.records import WorkerRecord
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order

@@ -28,7 +28,7 @@ from dicom_node.exchange.answers import NoAnswer
 from dicom_node.exchange.association import Called, associated
 from dicom_node.ledger import Ledger
 from dicom_node.records import Send
-from dicom_node.schema import COMMITMENTS, SENDS
+from dicom_node.schema import COMMITMENTS, SENDS, upsert
 from dicom_node.send import NotSent
 from dicom_node.settings import Destination
 
@@ -63,7 +63,7 @@ class CommitmentReports:
             "state": "asked",
         }
         with self._ledger.transaction() as connection:
-            self._ledger.upsert(connection, COMMITMENTS, row)
+            upsert(connection, COMMITMENTS, row)
 
     def reported(self, transaction_uid: str, committed: Collection[str], failed: Mapping[str, int]) -> bool:
         """Record a report; whether there is such a transaction. failed: failure reason by SOP Instance UID.

@@ -9,7 +9,7 @@ from sqlalchemy import and_, delete, select
 
 from dicom_node.ledger import Ledger
 from dicom_node.peers import FetchSettings
-from dicom_node.schema import REQUESTS
+from dicom_node.schema import REQUESTS, upsert
 
 #: count: whether a study is whole; baseline: a plan's; earlier: which follow-ups precede the subject; followup: one of
 #: these; missing: the rest of a study that is here in part.
@@ -72,7 +72,7 @@ class Requests:
         due = now + (self._fetch.longest_retry_s if state in _SETTLED else wait_s)
         row = vars(Request(**vars(question), state=state, text=text, tries=tries, at=now, next_at=due))
         with self._ledger.transaction() as connection:
-            self._ledger.upsert(connection, REQUESTS, row)
+            upsert(connection, REQUESTS, row)
 
     def forget(self, purpose: Purpose, subject: str) -> None:
         """Forget what was asked, as it is no longer needed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dicom_node.plans import register_plan
 from dicom_node.queue import Tools
 from dicom_node.refusal import Refused
 from dicom_node.routing import relation
+from dicom_node.send import NotSent
 from dicom_node.serve import Node
 from dicom_node.settings import Destination
 from dicom_node.worklist import worklist
@@ -101,3 +103,41 @@ def test_the_same_patient_id_of_another_issuer_is_another_patient(bench):
         bench.patient().study_uid("unsaid"): "followup",
     }
     ledger.close()
+
+
+def give_first(bench, node) -> None:
+    """A patient whose follow-up can be assessed; each assessment brings a report."""
+
+    def answer(job):
+        (Path(job.out) / "dicom").mkdir(parents=True)
+        (Path(job.out) / "dicom" / "report.dcm").write_bytes(bench.file_bytes(report(bench)))
+        return bench.document("1.2")
+
+    bench.stand_in.answer = answer
+    patient = bench.patient()
+    register_plan(patient.plan_folder(bench.folder / "plan"), node.ledger, node.settings.data_folder)
+    for study, date in (("baseline", "20260105"), ("followup", "20260215")):
+        for dataset in patient.slices(study, date):
+            arrive(bench, node, dataset)
+
+
+def test_what_is_being_sent_when_another_image_comes_is_withdrawn(bench):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def send(files, *_, **__):
+        begun.set()
+        go_on.wait(20)
+        raise NotSent("broken off")
+
+    settings = replace(bench.settings, send=(Destination("PACS", "127.0.0.1", 104),))
+    node = Node(settings, parts=("worker",), tools=Tools(assess=bench.stand_in, send=send))
+    bench.nodes.append(node)
+    node.start()
+    give_first(bench, node)
+    assert begun.wait(20)
+    (first,) = node.ledger.owed()
+    assert first.state == "sending"
+    arrive(bench, node, bench.patient().slice("followup", "20260215", 99))
+    bench.wait_until(lambda: len(bench.stand_in.jobs) == 2)
+    assert bench.stand_in.jobs[1].supersedes == (bench.stand_in.jobs[0].out,)
+    go_on.set()

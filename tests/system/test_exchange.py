@@ -16,6 +16,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel
+from sqlalchemy import update
 
 from dicom_node.claims import Claims, Station
 from dicom_node.exchange.commitment import CommitmentReports, take_report
@@ -26,9 +27,11 @@ from dicom_node.exchange.requests import requests_by_subject
 from dicom_node.exchange.stow import deliver
 from dicom_node.identity import identity_of
 from dicom_node.ledger import Ledger
-from dicom_node.outbox import BackOff, Outbox
+from dicom_node.back_off import BackOff
+from dicom_node.outbox import Outbox
 from dicom_node.peers import CompleteSettings, FetchSettings, Pacs
 from dicom_node.records import AssessmentRecord, RegisteredPlan, Study, WorkerRecord
+from dicom_node.schema import SENDS
 from dicom_node.send import NotSent, send_files
 from dicom_node.settings import Destination, ListenerSettings, Settings
 from dicom_node.store import Store
@@ -376,7 +379,8 @@ def test_what_the_pacs_does_not_commit_is_sent_again(side, pacs, listener, tools
     destination = Destination("ORTHANC", "127.0.0.1", pacs.dicom_port, storage_commitment=True)
     record = result(node, "LOST")
     node.ledger.ended(record.assessment_id, "done", document={}, send_to=[destination.name])
-    node.ledger.sent(record.assessment_id, destination.name, state="stored", text="")
+    with node.ledger.transaction() as connection:
+        connection.execute(update(SENDS).values(state="stored"))
     sending = outbox(node, destination)
     sending.start()
 

@@ -65,11 +65,11 @@ def archive(bench):
     archive.stop()
 
 
-def stored(ledger, destination: Destination) -> Send:
+def stored(bench, ledger, destination: Destination) -> Send:
     """A send that waits for commitment."""
     ledger.queue(AssessmentRecord("1", "1.2", "plan", revision=1, number=1, priority=1))
     ledger.ended("1", "done", document={}, send_to=[destination.name])
-    ledger.sent("1", destination.name, state="stored", text="")
+    bench.set_send(ledger, "1", "stored")
     return ledger.owed()[0]
 
 
@@ -81,14 +81,14 @@ def outcome(ledger) -> tuple[str, str]:
 @pytest.mark.parametrize(("lacks", "state"), [(0, "sent"), (1, "failed")])
 def test_a_report_on_the_association_that_asked_is_taken(ledger, archive, files, bench, lacks, state):
     archive.lacks = {bench.uid_of("P1", "result", number) for number in range(lacks)}
-    owed = stored(ledger, archive.destination)
+    owed = stored(bench, ledger, archive.destination)
     assert Commitment(ledger, "NODE").seek(owed, archive.destination, files) == (state == "sent")
     assert outcome(ledger)[0] == state
 
 
-def test_a_refused_request_leaves_the_result_stored_to_be_asked_again(ledger, archive, files):
+def test_a_refused_request_leaves_the_result_stored_to_be_asked_again(ledger, archive, files, bench):
     archive.status = 0x0213
-    owed = stored(ledger, archive.destination)
+    owed = stored(bench, ledger, archive.destination)
     with pytest.raises(NoAnswer, match="ARCHIVE answered 0x0213"):
         Commitment(ledger, "NODE").seek(owed, archive.destination, files)
     assert outcome(ledger)[0] == "stored"
@@ -99,7 +99,7 @@ def test_a_report_on_another_association_is_awaited_across_a_restart(monkeypatch
     monkeypatch.setattr(commitment, "_REPORT_HERE_WITHIN_S", 0.1)
     archive.reports = False
     first = bench.ledger()
-    owed = stored(first, archive.destination)
+    owed = stored(bench, first, archive.destination)
     assert not Commitment(first, "NODE").seek(owed, archive.destination, files)
     first.close()
     again = bench.ledger()
@@ -117,10 +117,10 @@ def test_a_report_on_another_association_is_awaited_across_a_restart(monkeypatch
         again.close()
 
 
-def test_what_is_not_committed_is_owed_again(monkeypatch, ledger, archive, files):
+def test_what_is_not_committed_is_owed_again(monkeypatch, ledger, archive, files, bench):
     monkeypatch.setattr(commitment, "_REPORT_HERE_WITHIN_S", 0.1)
     archive.reports = False
-    owed = stored(ledger, archive.destination)
+    owed = stored(bench, ledger, archive.destination)
     Commitment(ledger, "NODE").seek(owed, archive.destination, files)
     (asked,) = archive.transactions
     failed, silent, kept = asked.ReferencedSOPSequence
