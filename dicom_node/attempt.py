@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from dicom_node.back_off import BackOff
 from dicom_node.child import ChildBroke, Job
 from dicom_node.claims import Station
 from dicom_node.durable import clear_leftovers
 from dicom_node.ledger import Ledger
 from dicom_node.logs import about
-from dicom_node.back_off import BackOff
 from dicom_node.records import ENDED, AssessmentRecord
 from dicom_node.refusal import Refused
 from dicom_node.routing import is_current

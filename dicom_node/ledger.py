@@ -305,7 +305,7 @@ class Ledger:
             )
 
     def owed(self, destinations: Collection[str] | None = None) -> list[Send]:
-        """What these destinations, or all, have not taken yet, the oldest assessment first; nothing that was superseded."""
+        """What these destinations, or all, have not taken yet, the oldest assessment first; nothing superseded."""
         query = (
             select(SENDS)
             .join(ASSESSMENTS, ASSESSMENTS.c.assessment_id == SENDS.c.assessment_id)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dicom_node.attempt import DATABASE_AWAY, Attempts
+from dicom_node.back_off import BackOff
 from dicom_node.child import assess_in_child
 from dicom_node.claims import ROUTING, Claims, Station
 from dicom_node.coordinator import Coordinator
@@ -28,7 +29,6 @@ from dicom_node.exchange.stow import deliver
 from dicom_node.ledger import Ledger
 from dicom_node.liveness import Watch, host_name, new_worker_id, on_the_same_machine
 from dicom_node.lock import WorkerLock
-from dicom_node.back_off import BackOff
 from dicom_node.outbox import Outbox, Told
 from dicom_node.records import WorkerRecord
 from dicom_node.refusal import Refused

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from dicom_node.refusal import Refused
 
 AssessmentState = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
-#: pending: no peer can hold any of it; sending: on its way, or broken off there; stored: taken by the peer, which has yet
-#: to commit itself to keep it.
+#: pending: no peer can hold any of it; sending: on its way, or broken off there; stored: taken by the peer, which has
+#: yet to commit itself to keep it.
 SendState = Literal["pending", "sending", "stored", "sent", "failed"]
 #: What is still owed.
 OWED: tuple[SendState, ...] = ("pending", "sending", "stored", "failed")

@@ -15,7 +15,7 @@ from pynetdicom.presentation import build_context
 from dicom_node.settings import Destination
 
 _TIMEOUT_S = 30.0
-#: The peer has an instance of this UID: it took ours, and its answer was lost.
+#: The peer has an instance of this UID already: it took ours, and its answer was lost (decision 0061).
 DUPLICATE = 0x0111
 _WARNINGS = range(0xB000, 0xC000)
 
@@ -63,6 +63,15 @@ def send_files(files: Sequence[Path], destination: Destination, *, calling_ae_ti
     finally:
         association.release()
     return len(datasets)
+
+
+def sop_instance_of(file: Path) -> tuple[str, str]:
+    """The SOP Class and Instance UID of a result. Raises `NotSent`."""
+    try:
+        meta = dcmread(file, specific_tags=["SOPInstanceUID"], stop_before_pixels=True).file_meta
+    except (OSError, InvalidDicomError) as problem:
+        raise NotSent(f"{file.name} cannot be read: {problem}") from None
+    return str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
 
 
 def send_without_delay(event: Any) -> None:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import evt
 from pynetdicom.presentation import build_context
@@ -29,7 +28,7 @@ from dicom_node.exchange.association import Called, associated
 from dicom_node.ledger import Ledger
 from dicom_node.records import Send
 from dicom_node.schema import COMMITMENTS, SENDS, upsert
-from dicom_node.send import NotSent
+from dicom_node.send import sop_instance_of
 from dicom_node.settings import Destination
 
 #: Some PACSs report on the association by which they were asked; most open another one, seconds or hours later.
@@ -124,7 +123,7 @@ class Commitment:
         reports = CommitmentReports(self.ledger)
         asked_at = reports.last_asked_at(owed)
         if asked_at is None or self.ledger.now() - asked_at > _REPORT_WITHIN_S:
-            instances = {uid: kind for kind, uid in map(_identity, files)}
+            instances = {uid: kind for kind, uid in map(sop_instance_of, files)}
             transaction_uid = str(generate_uid(prefix=None))
             reports.asked(transaction_uid, owed, instances)
             try:
@@ -188,12 +187,3 @@ def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
     return item
-
-
-def _identity(file: Path) -> tuple[str, str]:
-    """The SOP Class and Instance UID of a result."""
-    try:
-        meta = dcmread(file, specific_tags=["SOPInstanceUID"]).file_meta
-    except (OSError, InvalidDicomError) as problem:
-        raise NotSent(f"{file.name} cannot be read: {problem}") from None
-    return str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)

@@ -22,8 +22,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from sqlalchemy import update
 
-from dicom_node.ledger import Ledger
 from dicom_node.back_off import BackOff
+from dicom_node.ledger import Ledger
 from dicom_node.queue import Tools
 from dicom_node.schema import SENDS
 from dicom_node.serve import Node, Part

@@ -124,7 +124,7 @@ def give_first(bench, node) -> None:
 def test_what_is_being_sent_when_another_image_comes_is_withdrawn(bench):
     begun, go_on = threading.Event(), threading.Event()
 
-    def send(files, *_, **__):
+    def send(*_, **__):
         begun.set()
         go_on.wait(20)
         raise NotSent("broken off")

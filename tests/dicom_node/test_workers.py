@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
+from dicom_node.back_off import BackOff
 from dicom_node.child import ChildBroke, assess_in_child
 from dicom_node.coordinator import least_loaded
 from dicom_node.identity import identity_of
-from dicom_node.back_off import BackOff
 from dicom_node.plans import register_plan
 from dicom_node.queue import Tools
 from dicom_node.records import WorkerRecord

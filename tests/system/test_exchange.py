@@ -18,6 +18,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel
 from sqlalchemy import update
 
+from dicom_node.back_off import BackOff
 from dicom_node.claims import Claims, Station
 from dicom_node.exchange.commitment import CommitmentReports, take_report
 from dicom_node.exchange.completeness import Completeness
@@ -27,7 +28,6 @@ from dicom_node.exchange.requests import requests_by_subject
 from dicom_node.exchange.stow import deliver
 from dicom_node.identity import identity_of
 from dicom_node.ledger import Ledger
-from dicom_node.back_off import BackOff
 from dicom_node.outbox import Outbox
 from dicom_node.peers import CompleteSettings, FetchSettings, Pacs
 from dicom_node.records import AssessmentRecord, RegisteredPlan, Study, WorkerRecord
