@@ -30,7 +30,7 @@ from dicom_node.logs import about
 from dicom_node.records import ENDED, AssessmentRecord
 from dicom_node.refusal import Refused
 from dicom_node.routing import is_current
-from dicom_node.withdrawing import superseded_by, withdraw
+from dicom_node.withdrawing import superseded_by
 
 _LOG = logging.getLogger("marginwatch.queue")
 #: What a database raises that is away, locked or full for a while.
@@ -139,11 +139,7 @@ class Attempts:
                 owed_to = []
             kept = self._ledger.ended(assessment_id, "done", **answer, send_to=owed_to, token=token)
         elif "refused" in answer:
-            record = self._ledger.assessment(assessment_id)
-            folder = _attempt_folder(record, token)
-            told = withdraw(replace(record, folder=folder), self._ledger, self._settings.data_folder)
-            refused = {**answer["refused"], "folder": folder, "send_to": told}
-            kept = self._ledger.ended(assessment_id, "refused", **refused, token=token)
+            kept = self._ledger.ended(assessment_id, "refused", **answer["refused"], token=token)
         else:
             _LOG.error("assessment %s failed: %s", assessment_id[:16], answer["failed"])
             kept = self._ledger.ended(assessment_id, "failed", code="failed", text=answer["failed"], token=token)
@@ -196,7 +192,7 @@ class Attempts:
         for number in range(1, token + 1):
             folder = _attempt_folder(record, number)
             clear_leftovers(self._settings.data_folder / folder)
-            if folder != record.folder or record.state not in ("done", "refused"):
+            if folder != record.folder or record.state != "done":
                 shutil.rmtree(self._settings.data_folder / folder, ignore_errors=True)
 
 

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, case, func, select, update
 
 from dicom_node.arrivals import enter, leave, raise_revision
 from dicom_node.records import (
@@ -41,6 +41,8 @@ from dicom_node.schema import (
 from dicom_node.settings import Settings
 
 _COMPLETE = {"complete": True, "held": ""}
+#: What ends without a result leaves the earlier ones to be withdrawn, if there were any.
+_OWED_WITHDRAWAL = case((ASSESSMENTS.c.number > 1, "owed"), else_="")
 
 
 class Ledger:
@@ -239,6 +241,8 @@ class Ledger:
         ending = {"state": state, "document": stored, "code": code, "text": text, "ended_at": now, "owner": ""}
         if folder:
             ending["folder"] = folder
+        if state != "done":
+            ending["withdrawal"] = _OWED_WITHDRAWAL
         mine = ASSESSMENTS.c.assessment_id == assessment_id
         if token is not None:
             mine &= (ASSESSMENTS.c.token == token) & ASSESSMENTS.c.state.not_in(ENDED)
@@ -254,8 +258,9 @@ class Ledger:
         """Whether an assessment that had not ended is called off; who runs it stops within a second."""
         open_one = (ASSESSMENTS.c.assessment_id == assessment_id) & ASSESSMENTS.c.state.not_in(ENDED)
         ending = {"state": "cancelled", "code": "cancelled", "text": "It was called off.", "ended_at": self._clock()}
+        ending |= {"owner": "", "token": ASSESSMENTS.c.token + 1, "withdrawal": _OWED_WITHDRAWAL}
         with self._engine.begin() as connection:
-            found = update(ASSESSMENTS).where(open_one).values(**ending, owner="", token=ASSESSMENTS.c.token + 1)
+            found = update(ASSESSMENTS).where(open_one).values(ending)
             return bool(connection.execute(found).rowcount)
 
     def reopen(self, assessment_id: str) -> bool:

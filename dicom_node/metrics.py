@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicom_node.ledger import Ledger
 from dicom_node.records import ENDED, AssessmentState, SendState
 from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, SENDS
+from dicom_node.withdrawing import withdrawals
 from dicom_node.worklist import StudyState, worklist
 
 _LOG = logging.getLogger("marginwatch.metrics")
@@ -92,6 +93,10 @@ class _Figures(Collector):
         yield _gauge("marginwatch_assessments", "Assessments that hold, by state.", current, ("state",))
         sends = {(state,): 0.0 for state in get_args(SendState)} | {(state,): n for state, n in by_send}
         yield _gauge("marginwatch_sends", "Results owed to and taken by destinations.", sends, ("state",))
+        withdrawn: dict[tuple[str, ...], float] = {(state,): n for state, n in withdrawals(self._ledger).items()}
+        yield _gauge(
+            "marginwatch_withdrawals", "Earlier results that were withdrawn, or are to be.", withdrawn, ("state",)
+        )
         yield from self._ended.collect()
 
 

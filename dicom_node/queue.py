@@ -36,6 +36,7 @@ from dicom_node.routing import Order
 from dicom_node.schema import reaching
 from dicom_node.settings import Settings
 from dicom_node.store import Store
+from dicom_node.withdrawing import Withdrawals
 
 _LOG = logging.getLogger("marginwatch.queue")
 
@@ -128,7 +129,7 @@ class _Shift:
         self._watch = Watch(lost_after_s=self._settings.takeover_after_s, look_every_s=self._settings.heartbeat_s)
         self._attempts = Attempts(station, tools.assess)
         self._outbox = Outbox(station, back_off=tools.back_off, send=tools.send, told=tools.told)
-        self._rounds = self._rounds_of(settings, ledger)
+        self._rounds = self._rounds_of(station)
         self._stop = threading.Event()
         self._beats_at_s = time.monotonic()
         self._data_folder = settings.data_folder
@@ -150,8 +151,11 @@ class _Shift:
         for rounds in self._rounds:
             rounds.start()
 
-    def _rounds_of(self, settings: Settings, ledger: Ledger) -> tuple[Rounds, ...]:
-        """What looks again and again whether studies are whole and what is lacking; the elected worker's."""
+    def _rounds_of(self, station: Station) -> tuple[Rounds, ...]:
+        """What looks again and again whether studies are whole, what is lacking, and what is to be withdrawn; the
+        elected worker's.
+        """
+        settings, ledger = station.settings, station.ledger
 
         def elected() -> bool:
             return self._claims.lease(ROUTING)
@@ -162,6 +166,7 @@ class _Shift:
         return (
             Rounds("completeness", completeness.look, every_s=_ROUTE_EVERY_S, may_run=elected),
             Rounds("fetch", fetcher.look, every_s=_FETCH_EVERY_S, may_run=elected),
+            Rounds("withdraw", Withdrawals(station).look, every_s=_ROUTE_EVERY_S, may_run=elected),
         )
 
     def end(self) -> None:

@@ -17,6 +17,9 @@ SendState = Literal["pending", "sending", "stored", "sent", "failed"]
 #: What is still owed.
 OWED: tuple[SendState, ...] = ("pending", "sending", "stored", "failed")
 ENDED: tuple[AssessmentState, ...] = ("done", "refused", "failed", "cancelled")
+#: Of the earlier results in whose place an assessment brought none. failed: tried without success, and tried again; empty:
+#: there is nothing to be withdrawn.
+Withdrawal = Literal["", "owed", "failed", "made"]
 #: What an assessment needs while it runs; the engine has a queue for each. Sending is the outbox's.
 Resource = Literal["cpu", "gpu"]
 #: Of studies that came by C-STORE, and of those that lay in an archive: they can wait.
@@ -167,6 +170,7 @@ class AssessmentRecord:
     """Raised whenever it changes hands: only who holds the present one may say how it ended."""
     takeovers: int = 0
     """How many workers died or fell silent while they had it."""
+    withdrawal: Withdrawal = ""
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,8 @@ ASSESSMENTS = Table(
     Column("owner", String(128), nullable=False, server_default=""),
     Column("token", Integer, nullable=False, server_default="0"),
     Column("takeovers", Integer, nullable=False, server_default="0"),
+    # Whether the earlier results are withdrawn in whose place it brought none: see `withdrawing`.
+    Column("withdrawal", String(8), nullable=False, server_default=""),
 )
 
 SENDS = Table(

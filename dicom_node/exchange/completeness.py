@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +42,7 @@ class Completeness:
     def __post_init__(self) -> None:
         self._requests = Requests(self.ledger, self.settings.fetch)
 
-    def look(self) -> None:
+    def look(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """One round over the studies that are not complete."""
         open_studies = self.ledger.incomplete_studies()
         for study in open_studies:

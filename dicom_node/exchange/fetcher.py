@@ -6,7 +6,7 @@ Nothing is asked for but of patients with a plan. What is not there is asked for
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -45,7 +45,7 @@ class Fetcher:
         self._requests = Requests(ledger, settings.fetch)
         self._silent_until: dict[str, float] = {}
 
-    def look(self) -> None:
+    def look(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """One round: whatever is lacking and due."""
         if not self._settings.pacs:
             return
