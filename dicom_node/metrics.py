@@ -94,9 +94,7 @@ class _Figures(Collector):
         sends = {(state,): 0.0 for state in get_args(SendState)} | {(state,): n for state, n in by_send}
         yield _gauge("marginwatch_sends", "Results owed to and taken by destinations.", sends, ("state",))
         withdrawn: dict[tuple[str, ...], float] = {(state,): n for state, n in withdrawals(self._ledger).items()}
-        yield _gauge(
-            "marginwatch_withdrawals", "Earlier results that were withdrawn, or are to be.", withdrawn, ("state",)
-        )
+        yield _gauge("marginwatch_withdrawals", "Withdrawals of results without a successor.", withdrawn, ("state",))
         yield from self._ended.collect()
 
 

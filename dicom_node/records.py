@@ -17,8 +17,8 @@ SendState = Literal["pending", "sending", "stored", "sent", "failed"]
 #: What is still owed.
 OWED: tuple[SendState, ...] = ("pending", "sending", "stored", "failed")
 ENDED: tuple[AssessmentState, ...] = ("done", "refused", "failed", "cancelled")
-#: Of the earlier results in whose place an assessment brought none. failed: tried without success, and tried again; empty:
-#: there is nothing to be withdrawn.
+#: Of the earlier results in whose place an assessment brought none. failed: tried without success, and tried again;
+#: empty: there is nothing to be withdrawn.
 Withdrawal = Literal["", "owed", "failed", "made"]
 #: What an assessment needs while it runs; the engine has a queue for each. Sending is the outbox's.
 Resource = Literal["cpu", "gpu"]

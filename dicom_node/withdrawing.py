@@ -39,10 +39,9 @@ def withdrawals(ledger: Ledger) -> dict[Withdrawal, int]:
         .where(~ASSESSMENTS.c.superseded & (ASSESSMENTS.c.withdrawal != ""))
         .group_by(ASSESSMENTS.c.withdrawal)
     )
+    counts: dict[Withdrawal, int] = {state: 0 for state in get_args(Withdrawal) if state}
     with ledger.engine.connect() as connection:
-        return {state: 0 for state in get_args(Withdrawal) if state} | {
-            row[0]: row[1] for row in connection.execute(query)
-        }
+        return counts | {state: count for state, count in connection.execute(query)}
 
 
 class Withdrawals:
