@@ -14,7 +14,6 @@ from pathlib import Path
 
 from dicom_node.back_off import BackOff, Delay
 from dicom_node.claims import Station
-from dicom_node.exchange.answers import NoAnswer
 from dicom_node.exchange.commitment import Commitment
 from dicom_node.exchange.stow import deliver
 from dicom_node.records import Send, SendState
@@ -132,7 +131,7 @@ class Outbox:
         """Whether the destination has committed itself to keep what it has stored."""
         try:
             return self._commitment.seek(owed, destination, files)
-        except NoAnswer as problem:  # the objects are there; only the commitment is asked for again
+        except Exception as problem:  # noqa: BLE001  the objects are there; only the commitment is asked for again
             self._record(destination, owed, "stored", f"stored; storage commitment cannot be asked for: {problem}")
             return False
 

@@ -142,6 +142,8 @@ REQUESTS = Table(
     Column("tries", Integer, nullable=False),
     Column("at", Float, nullable=False),
     Column("next_at", Float, nullable=False),
+    # The subject's when it was asked about: an answer holds for what was here then.
+    Column("last_arrival", Float),
 )
 
 # Storage commitment that was asked of a destination, by the transaction's UID.

@@ -23,8 +23,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 from sqlalchemy import delete, select, update
 
+from dicom_node.connection import Called
 from dicom_node.exchange.answers import NoAnswer
-from dicom_node.exchange.association import Called, associated
+from dicom_node.exchange.association import associated, speaking
 from dicom_node.ledger import Ledger
 from dicom_node.records import Send
 from dicom_node.schema import COMMITMENTS, SENDS, upsert
@@ -51,18 +52,24 @@ class CommitmentReports:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def asked(self, transaction_uid: str, owed: Send, instances: Collection[str]) -> None:
-        """Record that commitment is asked for, before it is: the report may come at once."""
+    def asking(self, transaction_uid: str, owed: Send, instances: Collection[str]) -> None:
+        """Record that commitment will be asked for, before it is: the report may come at once."""
         row = {
             "transaction_uid": transaction_uid,
             "assessment_id": owed.assessment_id,
             "destination": owed.destination,
             "instances": json.dumps(sorted(instances)),
             "asked_at": self._ledger.now(),
-            "state": "asked",
+            "state": "asking",
         }
         with self._ledger.transaction() as connection:
             upsert(connection, COMMITMENTS, row)
+
+    def asked(self, transaction_uid: str) -> None:
+        """Record that the peer has taken the request, unless it has reported already."""
+        mine = (COMMITMENTS.c.transaction_uid == transaction_uid) & (COMMITMENTS.c.state == "asking")
+        with self._ledger.transaction() as connection:
+            connection.execute(update(COMMITMENTS).where(mine).values(state="asked"))
 
     def reported(self, transaction_uid: str, committed: Collection[str], failed: Mapping[str, int]) -> bool:
         """Record a report; whether there is such a transaction. failed: failure reason by SOP Instance UID.
@@ -89,9 +96,10 @@ class CommitmentReports:
         return True
 
     def not_asked(self, transaction_uid: str) -> None:
-        """Take back that commitment was asked for."""
+        """Take back that commitment will be asked for, where the peer has not taken the request."""
+        mine = (COMMITMENTS.c.transaction_uid == transaction_uid) & (COMMITMENTS.c.state == "asking")
         with self._ledger.transaction() as connection:
-            connection.execute(delete(COMMITMENTS).where(COMMITMENTS.c.transaction_uid == transaction_uid))
+            connection.execute(delete(COMMITMENTS).where(mine))
 
     def is_open(self, transaction_uid: str) -> bool:
         """Whether its report is still to come."""
@@ -100,7 +108,10 @@ class CommitmentReports:
             return connection.execute(select(COMMITMENTS.c.state).where(mine)).scalar_one_or_none() == "asked"
 
     def last_asked_at(self, owed: Send) -> float | None:
-        """When a report that is still to come was asked for last; None where none is."""
+        """When a report that is still to come was asked for last; None where none is.
+
+        A request that was broken off before the peer had taken it (state "asking") is none.
+        """
         mine = (COMMITMENTS.c.assessment_id == owed.assessment_id) & (COMMITMENTS.c.destination == owed.destination)
         query = select(COMMITMENTS.c.asked_at).where(mine & (COMMITMENTS.c.state == "asked"))
         with self._ledger.transaction() as connection:
@@ -122,13 +133,14 @@ class Commitment:
         """
         reports = CommitmentReports(self.ledger)
         asked_at = reports.last_asked_at(owed)
-        if asked_at is None or self.ledger.now() - asked_at > _REPORT_WITHIN_S:
+        # A clock that was set back must not put it off.
+        if asked_at is None or not 0 <= self.ledger.now() - asked_at <= _REPORT_WITHIN_S:
             instances = {uid: kind for kind, uid in map(sop_instance_of, files)}
             transaction_uid = str(generate_uid(prefix=None))
-            reports.asked(transaction_uid, owed, instances)
+            reports.asking(transaction_uid, owed, instances)
             try:
                 ask_commitment(destination, self.calling_ae_title, (transaction_uid, instances), reports)
-            except NoAnswer:
+            except BaseException:
                 reports.not_asked(transaction_uid)
                 raise
         sends = self.ledger.sends(owed.assessment_id)
@@ -160,13 +172,15 @@ def ask_commitment(
     contexts = [build_context(StorageCommitmentPushModel)]
     handlers = [(evt.EVT_N_EVENT_REPORT, on_report)]
     with associated(called, calling_ae_title, contexts, handlers=handlers) as association:
-        answer, _ = association.send_n_action(
-            request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-        )
+        with speaking(destination.ae_title):
+            answer, _ = association.send_n_action(
+                request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+            )
         status = answer.get("Status")
         if status != 0x0000:
             told_status = "broke the association off" if status is None else f"answered {status:#06x}"
             raise NoAnswer(f"{destination.ae_title} {told_status}")
+        reports.asked(transaction_uid)
         for _ in range(int(_REPORT_HERE_WITHIN_S / 0.1)):
             if told.wait(0.1) or not association.is_established or not reports.is_open(transaction_uid):
                 break

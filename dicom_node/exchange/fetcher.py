@@ -6,14 +6,18 @@ Nothing is asked for but of patients with a plan. What is not there is asked for
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.exchange.answers import NoAnswer, RemoteStudy, Wanted
 from dicom_node.exchange.lacking import lacking
 from dicom_node.exchange.peer import Deposit, asking, bring
 from dicom_node.exchange.requests import Purpose, Question, Requests, RequestState
+from dicom_node.exchange.spared import SILENT_PACS, Spared
 from dicom_node.ledger import Ledger
 from dicom_node.peers import Pacs
 from dicom_node.records import RegisteredPlan, Study, same_patient
@@ -22,8 +26,6 @@ from dicom_node.routing import StudyIndex, may_have_earlier
 from dicom_node.settings import Settings
 
 _LOG = logging.getLogger("marginwatch.exchange")
-#: A PACS that did not answer is left alone for this long, whatever else is wanted of it: each try may take long.
-_SPARED_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -36,29 +38,33 @@ class _Task:
 
 
 class Fetcher:
-    """Asks and fetches, in rounds. For one thread."""
+    """Asks and fetches, in rounds. For one thread. clock: seconds that only go forward."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, deposit: Deposit) -> None:
+    def __init__(
+        self, settings: Settings, ledger: Ledger, deposit: Deposit, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._deposit = deposit
         self._requests = Requests(ledger, settings.fetch)
-        self._silent_until: dict[str, float] = {}
+        self._silent = Spared(SILENT_PACS, clock)
 
     def look(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """One round: whatever is lacking and due."""
         if not self._settings.pacs:
             return
+        waiting = self._requests.waiting()
         for task in self._tasks():
             for pacs in self._settings.pacs:
-                spared = self._ledger.now() < self._silent_until.get(pacs.name, 0.0)
+                if stopped():
+                    return
                 question = Question(pacs.name, task.purpose, task.study_instance_uid)
-                if spared or not self._requests.is_due(question):
+                if pacs.name in self._silent or question in waiting:
                     continue
                 state, text = self._try(task, pacs)
                 self._requests.record(question, state, text)
                 if state == "no_answer":
-                    self._silent_until[pacs.name] = self._ledger.now() + _SPARED_S
+                    self._silent.add(pacs.name)
                 if state == "brought":
                     break
 
@@ -96,6 +102,14 @@ class Fetcher:
             return "not_stored", f"What {pacs.ae_title} sent could not be stored: {refused.text}"
         except OSError as problem:
             return "not_stored", f"What {pacs.ae_title} sent could not be stored: {problem.strerror or problem}."
+        except SQLAlchemyError:
+            raise
+        except Exception as problem:  # noqa: BLE001  a worker: one study must not stop the others
+            _LOG.exception("what %s has of a study could not be looked into; trying again", pacs.name)
+            return (
+                "fault",
+                f"The node failed at what {pacs.ae_title} has ({type(problem).__name__}); see its log.",
+            )
 
     def _bring(self, task: _Task, pacs: Pacs) -> tuple[RequestState, str]:
         """Fetch what the PACS has of a study and the node has not."""

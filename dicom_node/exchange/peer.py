@@ -10,8 +10,8 @@ from typing import Protocol
 from pydicom import dcmread
 
 from dicom_node.broken import BROKEN
-from dicom_node.exchange.answers import NoAnswer, RemoteInstance, RemoteSeries, RemoteStudy, Wanted
-from dicom_node.exchange.association import Called
+from dicom_node.connection import Called
+from dicom_node.exchange.answers import FETCH_WITHIN_S, NoAnswer, RemoteInstance, RemoteSeries, RemoteStudy, Wanted
 from dicom_node.exchange.find import querying
 from dicom_node.exchange.retrieve import c_get, c_move
 from dicom_node.exchange.web import WebQuery, fetch, web_client
@@ -59,7 +59,7 @@ def bring(pacs: Pacs, calling_ae_title: str, wanted: Sequence[Wanted], deposit: 
         elif pacs.retrieve == "c-get":
             c_get(_called(pacs), calling_ae_title, item, _Checked(item, pacs, deposit))
         else:
-            with web_client(pacs.dicomweb_url, pacs.token_file) as client:
+            with web_client(pacs.dicomweb_url, pacs.token_file, within_s=FETCH_WITHIN_S) as client:
                 fetch(client, item, _Checked(item, pacs, deposit))
 
 

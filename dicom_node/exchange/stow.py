@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import httpx
 
-from dicom_node.exchange.answers import NoAnswer
+from dicom_node.exchange.answers import FETCH_WITHIN_S, NoAnswer
 from dicom_node.exchange.multipart import wrapped
 from dicom_node.exchange.web import web_client
 from dicom_node.send import DUPLICATE, NotSent, send_files, sop_instance_of
@@ -51,7 +51,7 @@ def stow_files(files: Sequence[Path], destination: Destination) -> int:
             "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
             "Content-Length": str(length),  # without it the body goes in chunks, which some servers do not take
         }
-        with web_client(destination.dicomweb_url, destination.token_file) as client:
+        with web_client(destination.dicomweb_url, destination.token_file, within_s=FETCH_WITHIN_S) as client:
             response = client.post("studies", content=wrapped(files, boundary), headers=headers)
     except NoAnswer as problem:
         raise NotSent(str(problem)) from None

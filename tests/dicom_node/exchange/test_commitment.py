@@ -95,6 +95,31 @@ def test_a_refused_request_leaves_the_result_stored_to_be_asked_again(ledger, ar
     assert CommitmentReports(ledger).last_asked_at(owed) is None
 
 
+@pytest.mark.parametrize("problem", [RuntimeError("must be established"), KeyboardInterrupt(), OSError("disk")])
+def test_a_request_that_ends_otherwise_is_asked_again_at_once(ledger, archive, files, bench, monkeypatch, problem):
+    def failing(*_: Any, **__: Any) -> None:
+        raise problem
+
+    owed = stored(bench, ledger, archive.destination)
+    with monkeypatch.context() as patched:
+        patched.setattr(commitment, "ask_commitment", failing)
+        with pytest.raises(type(problem)):
+            Commitment(ledger, "NODE").seek(owed, archive.destination, files)
+    assert Commitment(ledger, "NODE").seek(owed, archive.destination, files)
+
+
+def test_a_node_that_was_killed_while_it_asked_asks_again_and_takes_the_late_report(ledger, archive, bench):
+    owed = stored(bench, ledger, archive.destination)
+    uids = [bench.uid_of("P1", "result", number) for number in range(3)]
+    reports = CommitmentReports(ledger)
+    reports.asking("1.2.3", owed, uids)  # as far as it came
+    assert reports.last_asked_at(owed) is None
+    assert reports.reported("1.2.3", uids, {})
+    reports.asked("1.2.3")  # an answer that is overtaken by the report changes nothing
+    assert outcome(ledger)[0] == "sent"
+    assert reports.last_asked_at(owed) is None
+
+
 def test_a_report_on_another_association_is_awaited_across_a_restart(monkeypatch, bench, archive, files):
     monkeypatch.setattr(commitment, "_REPORT_HERE_WITHIN_S", 0.1)
     archive.reports = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -168,3 +169,35 @@ def test_a_server_that_is_away_is_told_by_its_address():
         web_client("http://127.0.0.1:1/dicom-web", "") as client,
     ):
         WebQuery(client).studies(patient_id="P1")
+
+
+def test_a_server_that_trickles_is_left_after_a_time():
+    over = threading.Event()
+
+    class Trickling(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            while not over.wait(0.1):
+                self.wfile.write(b" ")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Trickling)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    began = time.monotonic()
+    try:
+        with (
+            pytest.raises(NoAnswer, match="cannot be reached"),
+            web_client(f"http://127.0.0.1:{server.server_port}", "", within_s=1.0) as client,
+        ):
+            WebQuery(client).studies(patient_id="P1")
+        assert time.monotonic() - began < 5
+    finally:
+        over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
