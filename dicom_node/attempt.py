@@ -13,10 +13,11 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -54,7 +55,9 @@ class Attempts:
         self._stop = threading.Event()
         worker = station.settings.worker
         self._slots = threading.BoundedSemaphore(worker.concurrency + worker.gpus)
-        self._free_gpus = list(range(worker.gpus))
+        self._free_gpus: SimpleQueue[int] = SimpleQueue()
+        for gpu in range(worker.gpus):
+            self._free_gpus.put(gpu)
         self._children: dict[str, tuple[int, subprocess.Popen[str]]] = {}
 
     def stop(self) -> None:
@@ -164,12 +167,15 @@ class Attempts:
         if not self._settings.worker.gpus:
             yield None
             return
-        device = self._free_gpus.pop() if record.resource == "gpu" and self._free_gpus else None
+        device = None
+        if record.resource == "gpu":
+            with suppress(Empty):
+                device = self._free_gpus.get_nowait()
         try:
             yield {**os.environ, "CUDA_VISIBLE_DEVICES": "" if device is None else str(device)}
         finally:
             if device is not None:
-                self._free_gpus.append(device)
+                self._free_gpus.put(device)
 
     def _until_there(self, ask: Callable[[], _T]) -> _T:
         """What the database answers, asked until it is there to answer, or the worker stops."""

@@ -23,9 +23,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 from sqlalchemy import delete, select, update
 
+from dicom_node.broken import BROKEN
 from dicom_node.connection import Called
 from dicom_node.exchange.answers import NoAnswer
 from dicom_node.exchange.association import associated, speaking
+from dicom_node.exchange.commitment_report import PROCESSING_FAILURE, REASONS, CommitmentReport, read_report
 from dicom_node.ledger import Ledger
 from dicom_node.records import Send
 from dicom_node.schema import COMMITMENTS, SENDS, upsert
@@ -36,14 +38,6 @@ from dicom_node.settings import Destination
 _REPORT_HERE_WITHIN_S = 3.0
 #: A report that has not come by then is lost: it is asked for anew.
 _REPORT_WITHIN_S = 3600.0
-_REASONS = {
-    0x0110: "processing failure",
-    0x0112: "not there",
-    0x0119: "class and instance do not match",
-    0x0122: "class not supported",
-    0x0131: "transaction repeated",
-    0x0213: "out of resources",
-}
 
 
 class CommitmentReports:
@@ -71,25 +65,25 @@ class CommitmentReports:
         with self._ledger.transaction() as connection:
             connection.execute(update(COMMITMENTS).where(mine).values(state="asked"))
 
-    def reported(self, transaction_uid: str, committed: Collection[str], failed: Mapping[str, int]) -> bool:
-        """Record a report; whether there is such a transaction. failed: failure reason by SOP Instance UID.
+    def reported(self, report: CommitmentReport) -> bool:
+        """Record a report; whether there is such a transaction.
 
         What was asked about and is not among the committed has failed, whether the report says so or not. The result is
         then sent once more.
         """
-        mine = COMMITMENTS.c.transaction_uid == transaction_uid
+        mine = COMMITMENTS.c.transaction_uid == report.transaction_uid
         with self._ledger.transaction() as connection:
             row = connection.execute(select(COMMITMENTS).where(mine)).mappings().one_or_none()
             if row is None:
                 return False
             wanted = set(json.loads(row["instances"]))
-            lacking = sorted(wanted - set(committed) | wanted & set(failed))
+            lacking = sorted(wanted - report.committed | wanted & set(report.failed))
             connection.execute(update(COMMITMENTS).where(mine).values(state="failed" if lacking else "committed"))
             owed = (SENDS.c.assessment_id == row["assessment_id"]) & (SENDS.c.destination == row["destination"])
             told = f"{len(wanted)} objects, committed"
             if lacking:
-                reason = failed.get(lacking[0])
-                why = "not in the report" if reason is None else _REASONS.get(reason, f"{reason:#06x}")
+                reason = report.failed.get(lacking[0])
+                why = "not in the report" if reason is None else REASONS.get(reason, f"{reason:#06x}")
                 told = f"not committed: {len(lacking)} of {len(wanted)} objects ({why}); they are sent again"
             values = {"state": "failed" if lacking else "sent", "text": told, "at": self._ledger.now()}
             connection.execute(update(SENDS).where(owed & (SENDS.c.state == "stored")).values(values))
@@ -186,15 +180,13 @@ def ask_commitment(
                 break
 
 
-def take_report(information: Dataset, reported: Callable[[str, set[str], dict[str, int]], bool]) -> int:
+def take_report(information: Dataset, reported: Callable[[CommitmentReport], bool]) -> int:
     """The status that answers an N-EVENT-REPORT, after its event information was handed on."""
-    committed = {str(item.ReferencedSOPInstanceUID) for item in information.get("ReferencedSOPSequence") or ()}
-    failed = {
-        str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or 0)
-        for item in information.get("FailedSOPSequence") or ()
-    }
-    known = reported(str(information.get("TransactionUID") or ""), committed, failed)
-    return 0x0000 if known else 0x0110
+    try:
+        report = read_report(information)
+    except BROKEN:
+        return PROCESSING_FAILURE
+    return 0x0000 if reported(report) else PROCESSING_FAILURE
 
 
 def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:

@@ -16,6 +16,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicom_node.broken import BROKEN
+from dicom_node.exchange.commitment_report import CommitmentReport, read_report
 from dicom_node.receive.association import Message, Reply, Report
 from dicom_node.receive.command import Status, event_report
 from dicom_node.receive.negotiation import STORAGE_COMMITMENT, Request
@@ -47,8 +48,8 @@ class Answer:
 class Reports(Protocol):
     """Takes what other nodes report on what they were asked to commit to."""
 
-    def reported(self, transaction_uid: str, committed: set[str], failed: Mapping[str, int]) -> bool:
-        """Whether there is such a transaction. committed, failed: SOP Instance UIDs, failed with its Failure Reason."""
+    def reported(self, report: CommitmentReport) -> bool:
+        """Whether there is such a transaction."""
 
 
 class Commitment:
@@ -95,17 +96,11 @@ class Commitment:
         if self._reports is None:
             return Reply(Status.PROCESSING_FAILURE, "This node has asked nobody for storage commitment.")
         try:
-            dataset = _dataset(message)
-            committed = {r.sop_instance_uid for r in _references(dataset, "ReferencedSOPSequence")}
-            failed = {
-                str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or Status.PROCESSING_FAILURE)
-                for item in dataset.get("FailedSOPSequence") or ()
-            }
-            transaction_uid = str(dataset.TransactionUID)
+            report = read_report(_dataset(message))
         except BROKEN:
             return Reply(Status.PROCESSING_FAILURE, "The report cannot be read.")
         try:
-            known = self._reports.reported(transaction_uid, committed, failed)
+            known = self._reports.reported(report)
         except Exception:  # noqa: BLE001  the peer may report again
             _LOG.exception("a report on storage commitment could not be recorded")
             return Reply(Status.PROCESSING_FAILURE, "The node cannot record the report at the moment.")

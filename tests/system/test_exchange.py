@@ -143,12 +143,16 @@ class Side:
             Store(self.settings.data_folder, minimum_free_bytes=0), self.ledger, self.settings.data_folder / "fetching"
         )
         self.listener.deposit = self.keep
-        self.fetcher = Fetcher(self.settings, self.ledger, self.keep)
-        self.completeness = Completeness(self.settings, self.ledger)
+        self.fetcher = Fetcher(self.settings, self.ledger, self.keep, clock=self.counter_s)
+        self.completeness = Completeness(self.settings, self.ledger, clock=self.counter_s, longest_step_s=1e9)
+
+    def counter_s(self) -> float:
+        return time.monotonic() + self.ahead_s
 
     def receive(self, datasets: list[Dataset], *, received_from: str = "ORTHANC") -> None:
         for dataset in datasets:
             self.keep(content_of(dataset), received_from=received_from)
+        self.completeness.look()
 
     def plan(self, patient: str, *, issuer: str = "") -> None:
         plan = RegisteredPlan(f"{patient}-plan", patient, "20260110", uid_of(patient, "baseline"), "0", "plans/0", 0.0)

@@ -13,6 +13,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from dicom_node.exchange import commitment
 from dicom_node.exchange.answers import NoAnswer
 from dicom_node.exchange.commitment import Commitment, CommitmentReports, take_report
+from dicom_node.exchange.commitment_report import CommitmentReport
 from dicom_node.records import AssessmentRecord, Send
 from dicom_node.settings import Destination
 
@@ -114,7 +115,7 @@ def test_a_node_that_was_killed_while_it_asked_asks_again_and_takes_the_late_rep
     reports = CommitmentReports(ledger)
     reports.asking("1.2.3", owed, uids)  # as far as it came
     assert reports.last_asked_at(owed) is None
-    assert reports.reported("1.2.3", uids, {})
+    assert reports.reported(CommitmentReport("1.2.3", frozenset(uids), {}))
     reports.asked("1.2.3")  # an answer that is overtaken by the report changes nothing
     assert outcome(ledger)[0] == "sent"
     assert reports.last_asked_at(owed) is None
@@ -134,8 +135,8 @@ def test_a_report_on_another_association_is_awaited_across_a_restart(monkeypatch
         assert len(asked.ReferencedSOPSequence) == 3
         reports = CommitmentReports(again)
         uids = {str(item.ReferencedSOPInstanceUID) for item in asked.ReferencedSOPSequence}
-        assert not reports.reported("1.2.3", uids, {})
-        assert reports.reported(str(asked.TransactionUID), uids, {})
+        assert not reports.reported(CommitmentReport("1.2.3", frozenset(uids), {}))
+        assert reports.reported(CommitmentReport(str(asked.TransactionUID), frozenset(uids), {}))
         assert outcome(again) == ("sent", "3 objects, committed")
         assert again.owed() == []
     finally:
