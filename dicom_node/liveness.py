@@ -24,6 +24,10 @@ class Stillness:
         self._looked_at_s: float | None = None
         self._seen: dict[str, tuple[float, float]] = {}
 
+    def interrupt(self) -> None:
+        """Count nothing of the time until the next look."""
+        self._looked_at_s = None
+
     def look(self, values: Mapping[str, float], now_s: float) -> dict[str, float]:
         """For how long each value has been as it is now, s."""
         step_s = 0.0 if self._looked_at_s is None else min(now_s - self._looked_at_s, self._longest_step_s)

@@ -36,7 +36,8 @@ _UNKNOWN = (
     "Whether all of it is here cannot be found out for a fault of the node ({}); its log says more. Release the study "
     "to have it assessed as it is."
 )
-#: What counts at most as silence between two looks: after the database was away, what waits in the inbox comes first.
+#: What counts at most as silence between two looks, and how long nobody may have looked for it to count at all: after
+#: the database was away, what waits in the inbox comes first.
 _LONGEST_STEP_S = 10.0
 _AFTER_A_FAULT = BackOff(10.0, 600.0)
 
@@ -55,6 +56,7 @@ class Completeness:
     longest_step_s: float = _LONGEST_STEP_S
     _facts: dict[str, tuple[float, list[SeriesFacts]]] = field(default_factory=dict)
     _quiet_s: dict[str, float] = field(default_factory=dict)
+    _looked_until_s: float = float("-inf")
 
     def __post_init__(self) -> None:
         self._requests = Requests(self.ledger, self.settings.fetch)
@@ -64,6 +66,8 @@ class Completeness:
 
     def look(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """One round over the studies that are not complete."""
+        if self.clock() - self._looked_until_s > self.longest_step_s:
+            self._stillness.interrupt()
         studies = {study.study_instance_uid: study for study in self.ledger.incomplete_studies()}
         last_arrivals = {uid: study.last_arrival for uid, study in studies.items()}
         self._quiet_s = self._stillness.look(last_arrivals, self.clock())
@@ -74,6 +78,7 @@ class Completeness:
                 return
             if uid not in self._faulty or study.released:
                 self._judge(study)
+        self._looked_until_s = self.clock()
 
     def _judge(self, study: Study) -> None:
         try:

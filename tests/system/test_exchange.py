@@ -223,6 +223,7 @@ def test_baseline_and_earlier_follow_ups_are_fetched_and_nothing_else(kind, side
     assert node.asked(patient, "third") == {"earlier": "answered"}
     # what came from the PACS is complete as soon as the PACS says so; what the scanner sent waits for the quiet time
     node.fetcher.look()  # for the fetched follow-ups, too, it is asked which are earlier
+    node.completeness.look()  # from when it sees them their quiet time counts
     node.ahead_s = 6
     node.completeness.look()
     complete = {name for name, study in names.items() if study and node.study(patient, name).complete}
@@ -248,6 +249,7 @@ def test_what_the_pacs_has_more_of_holds_a_study_until_it_is_fetched(kind, side,
     node.plan(patient)
     node.fetcher.look()
     assert node.study(patient, "followup").images == 6
+    node.completeness.look()
     node.ahead_s += 10
     node.completeness.look()
     assert node.study(patient, "followup").complete

@@ -228,9 +228,11 @@ def test_time_in_which_nobody_looked_is_no_silence(scene):
     """The database was away: what was received meanwhile is not in the ledger yet."""
     one = scene(longest_step_s=10)
     one.arrive(range(3), received_from="SCANNER")
+    for _ in range(3):
+        assert not one.after(9).complete
     assert not one.after(600).complete
-    assert not one.after(10).complete
-    assert one.after(10).complete
+    assert not one.after(2).complete
+    assert one.after(2).complete
 
 
 def test_a_listing_of_some_is_no_word_on_all(scene):
