@@ -117,7 +117,7 @@ ASSESSMENTS = Table(
     Column("token", Integer, nullable=False, server_default="0"),
     Column("takeovers", Integer, nullable=False, server_default="0"),
     # Whether the earlier results are withdrawn in whose place it brought none: see `withdrawing`.
-    Column("withdrawal", String(8), nullable=False, server_default=""),
+    Column("withdrawal", String(8), nullable=False, server_default="", index=True),
 )
 
 SENDS = Table(

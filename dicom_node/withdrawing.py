@@ -34,12 +34,12 @@ def superseded_by(record: AssessmentRecord, ledger: Ledger) -> list[AssessmentRe
 
 def withdrawals(ledger: Ledger) -> dict[Withdrawal, int]:
     """How many assessments that hold are in each state of withdrawing."""
+    counts: dict[Withdrawal, int] = {state: 0 for state in get_args(Withdrawal) if state}
     query = (
         select(ASSESSMENTS.c.withdrawal, func.count())
-        .where(~ASSESSMENTS.c.superseded & (ASSESSMENTS.c.withdrawal != ""))
+        .where(~ASSESSMENTS.c.superseded & ASSESSMENTS.c.withdrawal.in_(list(counts)))
         .group_by(ASSESSMENTS.c.withdrawal)
     )
-    counts: dict[Withdrawal, int] = {state: 0 for state in get_args(Withdrawal) if state}
     with ledger.engine.connect() as connection:
         return counts | {state: count for state, count in connection.execute(query)}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -37,6 +38,10 @@ class _Task:
     plan: RegisteredPlan
 
 
+class _Stopping(BaseException):
+    """The worker goes down or is lost: another goes on with it."""
+
+
 class Fetcher:
     """Asks and fetches, in rounds. For one thread. clock: seconds that only go forward."""
 
@@ -48,16 +53,21 @@ class Fetcher:
         self._deposit = deposit
         self._requests = Requests(ledger, settings.fetch)
         self._silent = Spared(SILENT_PACS, clock)
+        self._stopped: Callable[[], bool] = lambda: False
 
     def look(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """One round: whatever is lacking and due."""
         if not self._settings.pacs:
             return
+        self._stopped = stopped
+        with suppress(_Stopping):
+            self._look()
+
+    def _look(self) -> None:
         waiting = self._requests.waiting()
         for task in self._tasks():
             for pacs in self._settings.pacs:
-                if stopped():
-                    return
+                self._go_on()
                 question = Question(pacs.name, task.purpose, task.study_instance_uid)
                 if pacs.name in self._silent or question in waiting:
                     continue
@@ -67,6 +77,10 @@ class Fetcher:
                     self._silent.add(pacs.name)
                 if state == "brought":
                     break
+
+    def _go_on(self) -> None:
+        if self._stopped():
+            raise _Stopping
 
     def _tasks(self) -> list[_Task]:
         """What is wanted; each study once for a purpose, on account of the plan with the earliest procedure."""
@@ -121,11 +135,10 @@ class Fetcher:
             if not same_patient(study.patient_id, study.issuer_of_patient_id, task.plan):
                 return "other_patient", f"{pacs.ae_title} has it under another patient than the plan's; check the plan."
             lacks = lacking(query, uid, self._ledger.instances(uid))
-        wanted = [
-            Wanted(study.patient_id, uid, lack.series_instance_uid, () if lack.whole else lack.sop_instance_uids)
-            for lack in lacks
-        ]
-        bring(pacs, ours, wanted, self._deposit)
+        for lack in lacks:
+            self._go_on()
+            images = () if lack.whole else lack.sop_instance_uids
+            bring(pacs, ours, Wanted(study.patient_id, uid, lack.series_instance_uid, images), self._deposit)
         count = sum(len(lack.sop_instance_uids) for lack in lacks)
         if not count:
             return "answered", f"{pacs.ae_title} has no more of it."

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from dicom_node.exchange import fetcher
-from dicom_node.exchange.answers import NoAnswer, RemoteStudy
+from dicom_node.exchange.answers import NoAnswer, RemoteStudy, Wanted
 from dicom_node.exchange.fetcher import Fetcher
+from dicom_node.exchange.lacking import Lack
 from dicom_node.exchange.requests import requests_by_subject
 from dicom_node.ledger import Ledger
 from dicom_node.peers import Pacs
@@ -71,3 +72,30 @@ def test_a_silent_pacs_is_spared(ledger, make, asked, bench):
 def test_a_round_that_is_stopped_goes_no_further(make, asked):
     make({}).look(lambda: len(asked) == 2)
     assert len(asked) == 2
+
+
+def test_what_is_being_fetched_when_the_worker_stops_is_left_to_another(make, asked, ledger, monkeypatch, bench):
+    stopped: list[bool] = []
+    brought: list[str] = []
+
+    class Query:
+        def studies(self, *, study_instance_uid: str) -> list[RemoteStudy]:
+            asked.append(study_instance_uid)
+            return [RemoteStudy(study_instance_uid, "P1", "", "20260105")]
+
+    @contextmanager
+    def asking(_pacs: Pacs, _title: str) -> Iterator[Query]:
+        yield Query()
+
+    def bring(_pacs: Pacs, _title: str, wanted: Wanted, _deposit: object) -> None:
+        brought.append(wanted.series_instance_uid)
+        stopped.append(True)
+
+    rounds = make({})
+    monkeypatch.setattr(fetcher, "asking", asking)
+    monkeypatch.setattr(fetcher, "bring", bring)
+    monkeypatch.setattr(fetcher, "lacking", lambda *_: [Lack("1.1", ("1",), True), Lack("1.2", ("2",), True)])
+    rounds.look(lambda: bool(stopped))
+    assert brought == ["1.1"]
+    assert asked == [bench.patient("P1").study_uid("baseline")]
+    assert states(ledger) == []  # nothing is put off
