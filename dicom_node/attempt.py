@@ -13,24 +13,25 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from dicom_node.back_off import BackOff
 from dicom_node.child import ChildBroke, Job
 from dicom_node.claims import Station
 from dicom_node.durable import clear_leftovers
 from dicom_node.ledger import Ledger
 from dicom_node.logs import about
-from dicom_node.outbox import BackOff
 from dicom_node.records import ENDED, AssessmentRecord
 from dicom_node.refusal import Refused
 from dicom_node.routing import is_current
-from dicom_node.withdrawing import superseded_by, withdraw
+from dicom_node.withdrawing import superseded_by
 
 _LOG = logging.getLogger("marginwatch.queue")
 #: What a database raises that is away, locked or full for a while.
@@ -54,7 +55,9 @@ class Attempts:
         self._stop = threading.Event()
         worker = station.settings.worker
         self._slots = threading.BoundedSemaphore(worker.concurrency + worker.gpus)
-        self._free_gpus = list(range(worker.gpus))
+        self._free_gpus: SimpleQueue[int] = SimpleQueue()
+        for gpu in range(worker.gpus):
+            self._free_gpus.put(gpu)
         self._children: dict[str, tuple[int, subprocess.Popen[str]]] = {}
 
     def stop(self) -> None:
@@ -144,11 +147,7 @@ class Attempts:
                 owed_to = []
             kept = self._ledger.ended(assessment_id, "done", **answer, send_to=owed_to, token=token)
         elif "refused" in answer:
-            record = self._ledger.assessment(assessment_id)
-            folder = _attempt_folder(record, token)
-            told = withdraw(replace(record, folder=folder), self._ledger, self._settings.data_folder)
-            refused = {**answer["refused"], "folder": folder, "send_to": told}
-            kept = self._ledger.ended(assessment_id, "refused", **refused, token=token)
+            kept = self._ledger.ended(assessment_id, "refused", **answer["refused"], token=token)
         else:
             _LOG.error("assessment %s failed: %s", assessment_id[:16], answer["failed"])
             kept = self._ledger.ended(assessment_id, "failed", code="failed", text=answer["failed"], token=token)
@@ -180,12 +179,15 @@ class Attempts:
         if not self._settings.worker.gpus:
             yield None
             return
-        device = self._free_gpus.pop() if record.resource == "gpu" and self._free_gpus else None
+        device = None
+        if record.resource == "gpu":
+            with suppress(Empty):
+                device = self._free_gpus.get_nowait()
         try:
             yield {**os.environ, "CUDA_VISIBLE_DEVICES": "" if device is None else str(device)}
         finally:
             if device is not None:
-                self._free_gpus.append(device)
+                self._free_gpus.put(device)
 
     def _until_there(self, ask: Callable[[], _T]) -> _T:
         """What the database answers, asked until it is there to answer, or the worker stops."""
@@ -208,7 +210,7 @@ class Attempts:
         for number in range(1, token + 1):
             folder = _attempt_folder(record, number)
             clear_leftovers(self._settings.data_folder / folder)
-            if folder != record.folder or record.state not in ("done", "refused"):
+            if folder != record.folder or record.state != "done":
                 shutil.rmtree(self._settings.data_folder / folder, ignore_errors=True)
 
 

@@ -19,6 +19,7 @@ from dicom_node.routing import Order, StudyIndex, due
 from dicom_node.schema import reaching
 from dicom_node.serve import WORKER_ONLY, Node
 from dicom_node.settings import Settings
+from dicom_node.withdrawing import withdrawals
 from dicom_node.worklist import Entry, worklist
 
 _LOOK_EVERY_S = 0.3
@@ -131,9 +132,11 @@ def _due(archive: Archive, ledger: Ledger, order: Order) -> bool:
 
 
 def _untried(ledger: Ledger, settings: Settings) -> bool:
-    """Whether something is owed to one of the destinations that nobody has tried to send yet."""
+    """Whether something is owed to one of the destinations that has not been tried to the end yet."""
     names = {destination.name for destination in settings.send}
-    return any(send.state == "pending" and send.destination in names for send in ledger.owed())
+    if withdrawals(ledger)["owed"]:
+        return True
+    return any(send.state in ("pending", "sending") and send.destination in names for send in ledger.owed())
 
 
 def _entries(archive: Archive, ledger: Ledger) -> list[Entry]:

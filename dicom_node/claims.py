@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, delete, exists, insert, select, update
 
 from dicom_node.ledger import Ledger
-from dicom_node.records import ENDED, Resource, Send, SendState, WorkerRecord
+from dicom_node.records import ENDED, OWED, Resource, Send, SendState, WorkerRecord
 from dicom_node.schema import ASSESSMENTS, LEASES, SENDS, WORKERS, insert_into
 from dicom_node.settings import Settings
 
@@ -66,11 +66,12 @@ class Claims:
     # -- leases
 
     def lease(self, name: str) -> bool:
-        """Whether this worker now holds the lease: it did, or its holder lives no more."""
-        held = LEASES.c.holder == self._me.worker_id
+        """Whether this worker now holds the lease: it did, or its holder lives no more. Writes only to take it."""
         orphaned = LEASES.c.holder.not_in(select(WORKERS.c.worker_id).where(~WORKERS.c.lost))
-        take = update(LEASES).where((LEASES.c.name == name) & (held | orphaned) & self._i_live())
+        take = update(LEASES).where((LEASES.c.name == name) & orphaned & self._i_live())
         with self._ledger.transaction() as connection:
+            if connection.execute(select(self.holds(name))).scalar():
+                return True
             if connection.execute(take.values(holder=self._me.worker_id)).rowcount:
                 return True
             if connection.execute(select(LEASES.c.name).where(LEASES.c.name == name)).first() is not None:
@@ -78,12 +79,26 @@ class Claims:
             first = (
                 insert_into(connection, LEASES).values(name=name, holder=self._me.worker_id).on_conflict_do_nothing()
             )
-            return bool(connection.execute(first).rowcount)
+            connection.execute(first)
+            return bool(connection.execute(select(self.holds(name))).scalar())
 
     def holds(self, lease: str) -> ColumnElement[bool]:
         """A condition for other statements: this worker holds the lease, and lives."""
         mine = (LEASES.c.name == lease) & (LEASES.c.holder == self._me.worker_id)
         return exists().where(mine) & self._i_live()
+
+    def begin_send(self, owed: Send, *, lease: str, at: float) -> bool:
+        """Record that sending begins: from now on the destination may hold objects of it. False where it must not
+        begin: the assessment was superseded since, or the lease is another's.
+        """
+        mine = (SENDS.c.assessment_id == owed.assessment_id) & (SENDS.c.destination == owed.destination)
+        holds_still = (ASSESSMENTS.c.assessment_id == owed.assessment_id) & ~ASSESSMENTS.c.superseded
+        permitted = SENDS.c.state.in_(OWED) & exists().where(holds_still) & self.holds(lease)
+        with self._ledger.transaction() as connection:
+            # PostgreSQL: what supersedes it waits for this, and then sees that it is being sent.
+            connection.execute(select(ASSESSMENTS.c.assessment_id).where(holds_still).with_for_update(read=True))
+            values = {"state": "sending", "text": "not answered yet", "at": at}
+            return bool(connection.execute(update(SENDS).where(mine & permitted).values(values)).rowcount)
 
     def sent(self, owed: Send, *, lease: str, state: SendState, text: str, at: float) -> bool:
         """Record how sending went; False where the lease under which it was done is another's now."""

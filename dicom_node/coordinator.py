@@ -78,7 +78,12 @@ class Coordinator:
             if left.executor_id in living:
                 continue
             deaths = self._claims.take_over(left.assessment_id, left.executor_id)
-            record = self._ledger.assessment(left.assessment_id)
+            try:
+                record = self._ledger.assessment(left.assessment_id)
+            except KeyError:  # the ledger is of another backup than the queue
+                _LOG.warning("assessment %s is not in the ledger and is given up", left.assessment_id[:16])
+                self._engine.give_up(left.assessment_id)
+                continue
             if deaths is not None and deaths > self._settings.worker.takeovers and record.state not in ENDED:
                 self._engine.give_up(left.assessment_id)
                 self._give_up(record)

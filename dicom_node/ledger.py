@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, case, func, select, update
 
 from dicom_node.arrivals import enter, leave, raise_revision
 from dicom_node.records import (
     ENDED,
+    OWED,
     Arrival,
     AssessmentRecord,
     AssessmentState,
@@ -22,7 +23,6 @@ from dicom_node.records import (
     Instance,
     RegisteredPlan,
     Send,
-    SendState,
     Study,
 )
 from dicom_node.schema import (
@@ -36,12 +36,15 @@ from dicom_node.schema import (
     insert_new,
     open_engine,
     reaching,
+    upsert,
 )
 from dicom_node.settings import Settings
 
 #: Databases take no statement of any length: SQLite 32,766 values, PostgreSQL 65,535.
 _ASKED_TOGETHER = 10_000
 _COMPLETE = {"complete": True, "held": ""}
+#: What ends without a result leaves the earlier ones to be withdrawn, if there were any.
+_OWED_WITHDRAWAL = case((ASSESSMENTS.c.number > 1, "owed"), else_="")
 
 
 class Ledger:
@@ -200,8 +203,7 @@ class Ledger:
         """Register a plan; one with the same id is replaced."""
         values = {**vars(plan), "added_at": self._clock()}
         with self._engine.begin() as connection:
-            insert = insert_into(connection, PLANS).values(values)
-            connection.execute(insert.on_conflict_do_update(index_elements=[PLANS.c.plan_id], set_=values))
+            upsert(connection, PLANS, values)
 
     def plans(self) -> list[RegisteredPlan]:
         return sorted((RegisteredPlan(**row) for row in self._rows(PLANS)), key=lambda plan: plan.plan_id)
@@ -250,6 +252,8 @@ class Ledger:
         ending = {"state": state, "document": stored, "code": code, "text": text, "ended_at": now, "owner": ""}
         if folder:
             ending["folder"] = folder
+        if state != "done":
+            ending["withdrawal"] = _OWED_WITHDRAWAL
         mine = ASSESSMENTS.c.assessment_id == assessment_id
         if token is not None:
             mine &= (ASSESSMENTS.c.token == token) & ASSESSMENTS.c.state.not_in(ENDED)
@@ -265,8 +269,9 @@ class Ledger:
         """Whether an assessment that had not ended is called off; who runs it stops within a second."""
         open_one = (ASSESSMENTS.c.assessment_id == assessment_id) & ASSESSMENTS.c.state.not_in(ENDED)
         ending = {"state": "cancelled", "code": "cancelled", "text": "It was called off.", "ended_at": self._clock()}
+        ending |= {"owner": "", "token": ASSESSMENTS.c.token + 1, "withdrawal": _OWED_WITHDRAWAL}
         with self._engine.begin() as connection:
-            found = update(ASSESSMENTS).where(open_one).values(**ending, owner="", token=ASSESSMENTS.c.token + 1)
+            found = update(ASSESSMENTS).where(open_one).values(ending)
             return bool(connection.execute(found).rowcount)
 
     def reopen(self, assessment_id: str) -> bool:
@@ -305,22 +310,26 @@ class Ledger:
 
     # -- sends
 
-    def sent(self, assessment_id: str, destination: str, *, state: SendState, text: str) -> None:
-        row = vars(Send(assessment_id, destination, state, text, self._clock()))
-        with self._engine.begin() as connection:
-            self.upsert(connection, SENDS, row)
-
     def sends(self, assessment_id: str) -> list[Send]:
         return [Send(**row) for row in self._rows(SENDS, SENDS.c.assessment_id == assessment_id)]
 
-    def owed(self) -> list[Send]:
-        """Everything that a destination has not taken yet, the oldest assessment first; nothing that was superseded."""
+    def destinations_owed(self) -> list[str]:
+        """The names of destinations that have not taken everything yet."""
+        with self._engine.connect() as connection:
+            return list(
+                connection.execute(select(SENDS.c.destination).where(SENDS.c.state.in_(OWED)).distinct()).scalars()
+            )
+
+    def owed(self, destinations: Collection[str] | None = None) -> list[Send]:
+        """What these destinations, or all, have not taken yet, the oldest assessment first; nothing superseded."""
         query = (
             select(SENDS)
             .join(ASSESSMENTS, ASSESSMENTS.c.assessment_id == SENDS.c.assessment_id)
-            .where((SENDS.c.state != "sent") & ~ASSESSMENTS.c.superseded)
+            .where(SENDS.c.state.in_(OWED) & ~ASSESSMENTS.c.superseded)
             .order_by(ASSESSMENTS.c.ended_at, SENDS.c.destination)
         )
+        if destinations is not None:
+            query = query.where(SENDS.c.destination.in_(destinations))
         with self._engine.connect() as connection:
             return [Send(**row) for row in connection.execute(query).mappings()]
 
@@ -328,11 +337,6 @@ class Ledger:
 
     def now(self) -> float:
         return self._clock()
-
-    def upsert(self, connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
-        """Insert a row, or put it in place of the one with the same primary key."""
-        insert = insert_into(connection, table).values(row)
-        connection.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=row))
 
     def _rows(self, table: Table, where: Any = None) -> list[dict[str, Any]]:
         query = select(table) if where is None else select(table).where(where)

@@ -21,7 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.ledger import Ledger
 from dicom_node.records import ENDED, AssessmentState, SendState
-from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, SENDS
+from dicom_node.schema import ASSESSMENTS, CONFLICTS, INSTANCES, SENDS, WORKERS
+from dicom_node.withdrawing import withdrawals
 from dicom_node.worklist import StudyState, worklist
 
 _LOG = logging.getLogger("marginwatch.metrics")
@@ -80,6 +81,11 @@ class _Figures(Collector):
             by_state = connection.execute(
                 select(ASSESSMENTS.c.state, func.count()).where(~ASSESSMENTS.c.superseded).group_by(ASSESSMENTS.c.state)
             ).all()
+            by_worker = connection.execute(
+                select(WORKERS.c.host, WORKERS.c.version, func.count())
+                .where(~WORKERS.c.lost)
+                .group_by(WORKERS.c.host, WORKERS.c.version)
+            ).all()
             by_send = connection.execute(
                 select(SENDS.c.state, func.count())
                 .join(ASSESSMENTS, ASSESSMENTS.c.assessment_id == SENDS.c.assessment_id)
@@ -92,6 +98,10 @@ class _Figures(Collector):
         yield _gauge("marginwatch_assessments", "Assessments that hold, by state.", current, ("state",))
         sends = {(state,): 0.0 for state in get_args(SendState)} | {(state,): n for state, n in by_send}
         yield _gauge("marginwatch_sends", "Results owed to and taken by destinations.", sends, ("state",))
+        workers: dict[tuple[str, ...], float] = {(host, version): n for host, version, n in by_worker}
+        yield _gauge("marginwatch_workers", "Workers that are not lost.", workers, ("host", "version"))
+        withdrawn: dict[tuple[str, ...], float] = {(state,): n for state, n in withdrawals(self._ledger).items()}
+        yield _gauge("marginwatch_withdrawals", "Withdrawals of results without a successor.", withdrawn, ("state",))
         yield from self._ended.collect()
 
 

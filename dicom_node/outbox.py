@@ -10,11 +10,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from dicom_node.back_off import BackOff, Delay
 from dicom_node.claims import Station
-from dicom_node.exchange.answers import NoAnswer
 from dicom_node.exchange.commitment import Commitment
 from dicom_node.exchange.stow import deliver
 from dicom_node.logs import about
@@ -29,24 +28,8 @@ _LOOK_EVERY_S = 0.5
 _STOP_WITHIN_S = 2.0
 
 
-@dataclass(frozen=True)
-class BackOff:
-    """How long to wait between two tries: twice as long each time, up to the longest."""
-
-    first_s: float = 2.0
-    longest_s: float = 600.0
-
-    def after(self, waited_s: float) -> float:
-        """The wait that follows one of `waited_s`; 0 before the first."""
-        return min(2 * waited_s or self.first_s, self.longest_s)
-
-
-@dataclass
-class _Delay:
-    wait_s: float = 0.0
-    until: float = 0.0
-
-
+#: Assessment and destination.
+_Key = tuple[str, str]
 Told = Callable[[Destination, Send, str], None]
 
 
@@ -93,32 +76,37 @@ class Outbox:
             thread.join(_STOP_WITHIN_S)
 
     def _serve_until_stopped(self, destination: Destination) -> None:
-        delays: dict[tuple[str, str], _Delay] = {}
+        delays: dict[_Key, Delay] = {}
         while not self._stop.wait(min(_LOOK_EVERY_S, self._back_off.first_s)):
             try:
                 self._serve(destination, delays)
             except Exception:  # noqa: BLE001  a worker: a database that is away for a moment comes back
                 _LOG.exception("the results to be sent could not be looked up; trying again")
 
-    def _serve(self, destination: Destination, delays: dict[tuple[str, str], _Delay]) -> None:
+    def _serve(self, destination: Destination, delays: dict[_Key, Delay]) -> None:
         """Try everything that is owed to a destination and has waited long enough, oldest first."""
-        for owed in self._ledger.owed():
+        names = [name for name in self._ledger.destinations_owed() if self._takes(destination, name)]
+        all_owed = {(owed.assessment_id, owed.destination): owed for owed in self._ledger.owed(names)} if names else {}
+        for key in delays.keys() - all_owed.keys():
+            del delays[key]
+        for key, owed in all_owed.items():
             if self._stop.is_set():
                 return
-            if not self._takes(destination, owed):
-                continue
-            delay = delays.setdefault((owed.assessment_id, owed.destination), _Delay())
-            if time.monotonic() < delay.until:
+            delay = delays.setdefault(key, Delay())
+            if time.monotonic() < delay.until_s:
                 continue
             if not self._claims.lease(_lease(destination)):  # another worker sends to it
                 delays.clear()
                 return
-            if not self._try(destination, owed):
-                delay.wait_s = self._back_off.after(delay.wait_s)
-                delay.until = time.monotonic() + delay.wait_s
+            taken = False
+            try:
+                taken = self._try(destination, owed)
+            finally:  # also where the try could not be recorded: nothing is sent in quick succession
+                if not taken:
+                    delay.lengthen(self._back_off, time.monotonic())
 
     def _try(self, destination: Destination, owed: Send) -> bool:
-        """Whether the destination has now taken the objects of one assessment."""
+        """Whether the destination has now taken the objects of one assessment, or they are not owed any more."""
         record = self._ledger.assessment(owed.assessment_id)
         uid = record.study_instance_uid
         with about(study_instance_uid=uid, patient_id=self._ledger.patient_id(uid), step="send"):
@@ -131,6 +119,8 @@ class Outbox:
                 raise NotSent(f"there are no objects in {folder}")
             if owed.state == "stored" and destination.storage_commitment:
                 return self._committed(destination, owed, files)
+            if not self._claims.begin_send(owed, lease=_lease(destination), at=time.time()):
+                return True  # it was superseded since it was looked up, or is another worker's now
             count = self._sent(files, destination, owed)
             if destination.storage_commitment:
                 self._record(destination, owed, "stored", f"{count} objects stored; storage commitment is awaited")
@@ -157,7 +147,7 @@ class Outbox:
         """Whether the destination has committed itself to keep what it has stored."""
         try:
             return self._commitment.seek(owed, destination, files)
-        except NoAnswer as problem:  # the objects are there; only the commitment is asked for again
+        except Exception as problem:  # noqa: BLE001  the objects are there; only the commitment is asked for again
             self._record(destination, owed, "stored", f"stored; storage commitment cannot be asked for: {problem}")
             return False
 
@@ -165,11 +155,11 @@ class Outbox:
         if not self._claims.sent(owed, lease=_lease(destination), state=state, text=text, at=time.time()):
             _LOG.warning("%s is another worker's now; what was sent to it meanwhile is not counted", destination.name)
 
-    def _takes(self, destination: Destination, owed: Send) -> bool:
-        """Whether it is owed to this destination, or to the one this was before its address was corrected."""
-        if owed.destination in (known.name for known in self._destinations):
-            return owed.destination == destination.name
-        same_title = [x for x in self._destinations if owed.destination.startswith(f"{x.ae_title}@")]
+    def _takes(self, destination: Destination, name: str) -> bool:
+        """Whether what is owed to this name is the destination's, or of the one it was before its address changed."""
+        if name in (known.name for known in self._destinations):
+            return name == destination.name
+        same_title = [x for x in self._destinations if name.startswith(f"{x.ae_title}@")]
         return same_title == [destination]
 
 

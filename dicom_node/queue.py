@@ -16,25 +16,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dicom_node.attempt import DATABASE_AWAY, Attempts
+from dicom_node.back_off import BackOff
 from dicom_node.child import assess_in_child
 from dicom_node.claims import ROUTING, Claims, Station
 from dicom_node.coordinator import Coordinator
 from dicom_node.engine import Engine, Limits
 from dicom_node.exchange.completeness import Completeness
 from dicom_node.exchange.deposit import Keep
-from dicom_node.exchange.fetcher import Brought, Fetcher
+from dicom_node.exchange.fetcher import Fetcher, TellsFetched
 from dicom_node.exchange.rounds import Rounds
 from dicom_node.exchange.stow import deliver
 from dicom_node.ledger import Ledger
 from dicom_node.liveness import Watch, host_name, new_worker_id, on_the_same_machine
 from dicom_node.lock import WorkerLock
-from dicom_node.outbox import BackOff, Outbox, Told
+from dicom_node.outbox import Outbox, Told
 from dicom_node.records import WorkerRecord
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order
 from dicom_node.schema import reaching
 from dicom_node.settings import Settings
 from dicom_node.store import Store
+from dicom_node.withdrawing import Withdrawals
 
 _LOG = logging.getLogger("marginwatch.queue")
 
@@ -53,7 +55,7 @@ class Tools:
     assess: Callable[..., dict[str, Any]] = assess_in_child
     send: Callable[..., int] = deliver
     told: Told = lambda _destination, _owed, _problem: None
-    brought: Brought = lambda _pacs, _part: None
+    brought: TellsFetched = lambda _pacs, _part: None
     back_off: BackOff = field(default_factory=BackOff)
 
 
@@ -135,7 +137,7 @@ class _Shift:
         self._watch = Watch(lost_after_s=self._settings.takeover_after_s, look_every_s=self._settings.heartbeat_s)
         self._attempts = Attempts(station, tools.assess)
         self._outbox = Outbox(station, back_off=tools.back_off, send=tools.send, told=tools.told)
-        self._rounds = self._rounds_of(settings, ledger, tools.brought)
+        self._rounds = self._rounds_of(station, tools.brought)
         self._stop = threading.Event()
         self._beats_at_s = self.seen_at_s = time.monotonic()
         self._data_folder = settings.data_folder
@@ -157,8 +159,11 @@ class _Shift:
         for rounds in self._rounds:
             rounds.start()
 
-    def _rounds_of(self, settings: Settings, ledger: Ledger, brought: Brought) -> tuple[Rounds, ...]:
-        """What looks again and again whether studies are whole and what is lacking; the elected worker's."""
+    def _rounds_of(self, station: Station, brought: TellsFetched) -> tuple[Rounds, ...]:
+        """What looks again and again whether studies are whole, what is lacking, and what is to be withdrawn; the
+        elected worker's.
+        """
+        settings, ledger = station.settings, station.ledger
 
         def elected() -> bool:
             return self._claims.lease(ROUTING)
@@ -169,6 +174,7 @@ class _Shift:
         return (
             Rounds("completeness", completeness.look, every_s=_ROUTE_EVERY_S, may_run=elected),
             Rounds("fetch", fetcher.look, every_s=_FETCH_EVERY_S, may_run=elected),
+            Rounds("withdraw", Withdrawals(station).look, every_s=_ROUTE_EVERY_S, may_run=elected),
         )
 
     def end(self) -> None:

@@ -12,9 +12,15 @@ from unicodedata import category
 from dicom_node.refusal import Refused
 
 AssessmentState = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
-#: stored: taken by the peer, which has yet to commit itself to keep it.
-SendState = Literal["pending", "stored", "sent", "failed"]
+#: pending: no peer can hold any of it; sending: on its way, or broken off there; stored: taken by the peer, which has
+#: yet to commit itself to keep it.
+SendState = Literal["pending", "sending", "stored", "sent", "failed"]
+#: What is still owed.
+OWED: tuple[SendState, ...] = ("pending", "sending", "stored", "failed")
 ENDED: tuple[AssessmentState, ...] = ("done", "refused", "failed", "cancelled")
+#: Of the earlier results in whose place an assessment brought none. failed: tried without success, and tried again;
+#: empty: there is nothing to be withdrawn.
+Withdrawal = Literal["", "owed", "failed", "made"]
 #: What an assessment needs while it runs; the engine has a queue for each. Sending is the outbox's.
 Resource = Literal["cpu", "gpu"]
 #: Of studies that came by C-STORE, and of those that lay in an archive: they can wait.
@@ -164,11 +170,12 @@ class AssessmentRecord:
     ended_at: float | None = None
     resource: Resource = "cpu"
     owner: str = ""
-    """The worker that has it in hand, or had it last; empty before."""
+    """The worker that has it in hand; empty where none has."""
     token: int = 0
     """Raised whenever it changes hands: only who holds the present one may say how it ended."""
     takeovers: int = 0
     """How many workers died or fell silent while they had it."""
+    withdrawal: Withdrawal = ""
 
 
 @dataclass(frozen=True)

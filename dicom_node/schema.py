@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,8 @@ ASSESSMENTS = Table(
     Column("owner", String(128), nullable=False, server_default=""),
     Column("token", Integer, nullable=False, server_default="0"),
     Column("takeovers", Integer, nullable=False, server_default="0"),
+    # Whether the earlier results are withdrawn in whose place it brought none: see `withdrawing`.
+    Column("withdrawal", String(8), nullable=False, server_default="", index=True),
 )
 
 SENDS = Table(
@@ -123,7 +125,7 @@ SENDS = Table(
     METADATA,
     Column("assessment_id", String(64), primary_key=True),
     Column("destination", Text, primary_key=True),
-    Column("state", String(16), nullable=False),
+    Column("state", String(16), nullable=False, index=True),
     Column("text", Text, nullable=False),
     Column("at", Float, nullable=False),
 )
@@ -140,6 +142,8 @@ REQUESTS = Table(
     Column("tries", Integer, nullable=False),
     Column("at", Float, nullable=False),
     Column("next_at", Float, nullable=False),
+    # The subject's when it was asked about: an answer holds for what was here then.
+    Column("last_arrival", Float),
 )
 
 # Storage commitment that was asked of a destination, by the transaction's UID.
@@ -209,7 +213,7 @@ def open_engine(url: str) -> Engine:
         lock = f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})" if is_postgresql else "BEGIN IMMEDIATE"
         connection.exec_driver_sql(lock)
         METADATA.create_all(connection)
-        _add_missing_columns(connection)
+        _add_what_is_missing(connection)
     return engine
 
 
@@ -221,6 +225,12 @@ def insert_into(connection: Connection, table: Table) -> Any:
 def insert_new(connection: Connection, table: Table) -> Any:
     """An INSERT that leaves rows alone that are there."""
     return insert_into(connection, table).on_conflict_do_nothing()
+
+
+def upsert(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Insert a row, or put it in place of the one with the same primary key."""
+    insert = insert_into(connection, table).values(row)
+    connection.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=row))
 
 
 @contextmanager
@@ -251,7 +261,7 @@ def _what_to_do(url: str, problem: SQLAlchemyError, cause: str) -> str:
     return f"The database {file} cannot be used ({cause}); {todo}."
 
 
-def _add_missing_columns(connection: Connection) -> None:
+def _add_what_is_missing(connection: Connection) -> None:
     """Bring a ledger that an earlier version made up to date; what is new in a table has a default."""
     inspector = inspect(connection)
     for table in METADATA.sorted_tables:
@@ -260,6 +270,8 @@ def _add_missing_columns(connection: Connection) -> None:
             if column.name not in known:
                 definition = CreateColumn(column).compile(dialect=connection.dialect)
                 connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)
 
 
 def _set_up_postgresql(connection: object, _record: object) -> None:

@@ -16,6 +16,7 @@ import uvicorn
 from dicom_node.accounts import Accounts
 from dicom_node.audit.message import StudyPart
 from dicom_node.audit.trail import Actor, AuditTrail
+from dicom_node.connection import Called
 from dicom_node.health import WorkerSigns
 from dicom_node.ledger import Ledger, open_ledger
 from dicom_node.lock import WorkerLock
@@ -67,7 +68,9 @@ class Node:
         if "listener" in parts:
             store = Store(settings.data_folder, minimum_free_bytes=settings.listener.minimum_free_bytes)
             inbox = Inbox(settings.data_folder / "inbox", durable=settings.listener.durability == "answer")
-            self._listener = Listener(settings.listener, store, self.ledger, inbox, ended=self._visited)
+            known: list[Pacs | Destination] = [*settings.pacs, *settings.send]
+            peers = {peer.ae_title: Called(peer.ae_title, peer.host, peer.port) for peer in known if peer.host}
+            self._listener = Listener(settings.listener, store, self.ledger, inbox, ended=self._visited, peers=peers)
         if "worker" in parts:
             order = Order(ROUTED_PRIORITY, version("marginwatch"))
             audited = replace(tools or Tools(), told=self._told, brought=self._brought)

@@ -97,13 +97,13 @@ class Entry:
 def worklist(ledger: Ledger, *, with_documents: bool = True) -> list[Entry]:
     """All studies, the most urgent first: by outcome, then those that need review, then the least margin.
 
-    with_documents: without them it takes less time, and there are no outcomes.
+    with_documents: without them it takes less time, and there are neither outcomes nor requests.
     """
     studies, plans = ledger.studies(), ledger.plans()
     records = {(r.study_instance_uid, r.plan_id): r for r in ledger.current_assessments(with_documents=with_documents)}
     conflicts = ledger.conflict_counts()
     waiting = _waiting(StudyIndex(studies), plans, records)
-    requests = requests_by_subject(ledger)
+    requests = requests_by_subject(ledger) if with_documents else {}
     plans_of: dict[str, list[RegisteredPlan]] = {}
     for plan in plans:
         for key in (plan.patient_id, plan.baseline_study_instance_uid):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+#: How long a PACS may take for all that it is asked at a time, and to send one series.
+ASK_WITHIN_S = 900.0
+FETCH_WITHIN_S = 3600.0
 #: More matches than this are no answer to what was asked: the PACS ignored a key.
 MOST_STUDIES = 1000
 MOST_SERIES = 2000

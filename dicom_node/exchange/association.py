@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node.exchange.answers import NoAnswer
-from dicom_node.send import send_without_delay
+from dicom_node.connection import Called, connect
+from dicom_node.exchange.answers import ASK_WITHIN_S, NoAnswer
 
-_TIMEOUT_S = 30.0
 #: A PACS may have to bring a study from its archive before it answers a C-FIND, C-GET or C-MOVE.
 _ANSWER_WITHIN_S = 300.0
-
-
-@dataclass(frozen=True)
-class Called:
-    """The peer of an association."""
-
-    ae_title: str
-    host: str
-    port: int
 
 
 @contextmanager
@@ -35,28 +24,44 @@ def associated(
     *,
     roles: Sequence[Any] = (),
     handlers: Sequence[tuple[Any, ...]] = (),
+    within_s: float = ASK_WITHIN_S,
 ) -> Iterator[Any]:
     """A pynetdicom association, released at the end. Raises `NoAnswer` where there is none to be had.
 
-    roles: of the presentation contexts, where they are not the usual ones.
+    roles: of the presentation contexts, where they are not the usual ones; within_s: how long the block may take,
+    after which the association is aborted.
     """
-    ae = AE(ae_title=calling_ae_title)
-    ae.connection_timeout = ae.acse_timeout = ae.network_timeout = _TIMEOUT_S
-    ae.dimse_timeout = _ANSWER_WITHIN_S
-    association = ae.associate(
-        called.host,
-        called.port,
-        contexts=list(contexts),
-        ae_title=called.ae_title,
-        ext_neg=list(roles) or None,
-        max_pdu=0,
-        evt_handlers=[(evt.EVT_CONN_OPEN, send_without_delay), *handlers],
-    )
+    with speaking(called.ae_title):
+        association = connect(
+            called, calling_ae_title, contexts, answer_within_s=_ANSWER_WITHIN_S, roles=roles, handlers=handlers
+        )
     if not association.is_established:
         raise NoAnswer(f"{called.ae_title} cannot be reached at {called.host}:{called.port} or refuses the association")
+    limit = threading.Timer(within_s, _end, (association,))
+    limit.daemon = True
+    limit.start()
     try:
         yield association
     except BaseException:
         association.abort()
         raise
+    finally:
+        limit.cancel()
     association.release()
+
+
+@contextmanager
+def speaking(peer: str = "the PACS") -> Iterator[None]:
+    """Turns what pynetdicom raises into `NoAnswer`: for an association that was lost between two requests, and for
+    what it cannot write or send.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as problem:
+        raise NoAnswer(f"{peer} has left the association, or cannot be spoken to ({problem})") from problem
+
+
+def _end(association: Any) -> None:
+    """Abort, and wake up who waits for an answer."""
+    association.abort()
+    association.dimse.msg_queue.put((None, None))

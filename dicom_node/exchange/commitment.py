@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import evt
 from pynetdicom.presentation import build_context
@@ -24,26 +23,21 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 from sqlalchemy import delete, select, update
 
+from dicom_node.broken import BROKEN
+from dicom_node.connection import Called
 from dicom_node.exchange.answers import NoAnswer
-from dicom_node.exchange.association import Called, associated
+from dicom_node.exchange.association import associated, speaking
+from dicom_node.exchange.commitment_report import PROCESSING_FAILURE, REASONS, CommitmentReport, read_report
 from dicom_node.ledger import Ledger
 from dicom_node.records import Send
-from dicom_node.schema import COMMITMENTS, SENDS
-from dicom_node.send import NotSent
+from dicom_node.schema import COMMITMENTS, SENDS, upsert
+from dicom_node.send import sop_instance_of
 from dicom_node.settings import Destination
 
 #: Some PACSs report on the association by which they were asked; most open another one, seconds or hours later.
 _REPORT_HERE_WITHIN_S = 3.0
 #: A report that has not come by then is lost: it is asked for anew.
 _REPORT_WITHIN_S = 3600.0
-_REASONS = {
-    0x0110: "processing failure",
-    0x0112: "not there",
-    0x0119: "class and instance do not match",
-    0x0122: "class not supported",
-    0x0131: "transaction repeated",
-    0x0213: "out of resources",
-}
 
 
 class CommitmentReports:
@@ -52,47 +46,54 @@ class CommitmentReports:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def asked(self, transaction_uid: str, owed: Send, instances: Collection[str]) -> None:
-        """Record that commitment is asked for, before it is: the report may come at once."""
+    def asking(self, transaction_uid: str, owed: Send, instances: Collection[str]) -> None:
+        """Record that commitment will be asked for, before it is: the report may come at once."""
         row = {
             "transaction_uid": transaction_uid,
             "assessment_id": owed.assessment_id,
             "destination": owed.destination,
             "instances": json.dumps(sorted(instances)),
             "asked_at": self._ledger.now(),
-            "state": "asked",
+            "state": "asking",
         }
         with self._ledger.transaction() as connection:
-            self._ledger.upsert(connection, COMMITMENTS, row)
+            upsert(connection, COMMITMENTS, row)
 
-    def reported(self, transaction_uid: str, committed: Collection[str], failed: Mapping[str, int]) -> bool:
-        """Record a report; whether there is such a transaction. failed: failure reason by SOP Instance UID.
+    def asked(self, transaction_uid: str) -> None:
+        """Record that the peer has taken the request, unless it has reported already."""
+        mine = (COMMITMENTS.c.transaction_uid == transaction_uid) & (COMMITMENTS.c.state == "asking")
+        with self._ledger.transaction() as connection:
+            connection.execute(update(COMMITMENTS).where(mine).values(state="asked"))
+
+    def reported(self, report: CommitmentReport) -> bool:
+        """Record a report; whether there is such a transaction.
 
         What was asked about and is not among the committed has failed, whether the report says so or not. The result is
         then sent once more.
         """
-        mine = COMMITMENTS.c.transaction_uid == transaction_uid
+        mine = COMMITMENTS.c.transaction_uid == report.transaction_uid
         with self._ledger.transaction() as connection:
             row = connection.execute(select(COMMITMENTS).where(mine)).mappings().one_or_none()
             if row is None:
                 return False
             wanted = set(json.loads(row["instances"]))
-            lacking = sorted(wanted - set(committed) | wanted & set(failed))
+            lacking = sorted(wanted - report.committed | wanted & set(report.failed))
             connection.execute(update(COMMITMENTS).where(mine).values(state="failed" if lacking else "committed"))
             owed = (SENDS.c.assessment_id == row["assessment_id"]) & (SENDS.c.destination == row["destination"])
             told = f"{len(wanted)} objects, committed"
             if lacking:
-                reason = failed.get(lacking[0])
-                why = "not in the report" if reason is None else _REASONS.get(reason, f"{reason:#06x}")
+                reason = report.failed.get(lacking[0])
+                why = "not in the report" if reason is None else REASONS.get(reason, f"{reason:#06x}")
                 told = f"not committed: {len(lacking)} of {len(wanted)} objects ({why}); they are sent again"
             values = {"state": "failed" if lacking else "sent", "text": told, "at": self._ledger.now()}
             connection.execute(update(SENDS).where(owed & (SENDS.c.state == "stored")).values(values))
         return True
 
     def not_asked(self, transaction_uid: str) -> None:
-        """Take back that commitment was asked for."""
+        """Take back that commitment will be asked for, where the peer has not taken the request."""
+        mine = (COMMITMENTS.c.transaction_uid == transaction_uid) & (COMMITMENTS.c.state == "asking")
         with self._ledger.transaction() as connection:
-            connection.execute(delete(COMMITMENTS).where(COMMITMENTS.c.transaction_uid == transaction_uid))
+            connection.execute(delete(COMMITMENTS).where(mine))
 
     def is_open(self, transaction_uid: str) -> bool:
         """Whether its report is still to come."""
@@ -101,7 +102,10 @@ class CommitmentReports:
             return connection.execute(select(COMMITMENTS.c.state).where(mine)).scalar_one_or_none() == "asked"
 
     def last_asked_at(self, owed: Send) -> float | None:
-        """When a report that is still to come was asked for last; None where none is."""
+        """When a report that is still to come was asked for last; None where none is.
+
+        A request that was broken off before the peer had taken it (state "asking") is none.
+        """
         mine = (COMMITMENTS.c.assessment_id == owed.assessment_id) & (COMMITMENTS.c.destination == owed.destination)
         query = select(COMMITMENTS.c.asked_at).where(mine & (COMMITMENTS.c.state == "asked"))
         with self._ledger.transaction() as connection:
@@ -123,13 +127,14 @@ class Commitment:
         """
         reports = CommitmentReports(self.ledger)
         asked_at = reports.last_asked_at(owed)
-        if asked_at is None or self.ledger.now() - asked_at > _REPORT_WITHIN_S:
-            instances = {uid: kind for kind, uid in map(_identity, files)}
+        # A clock that was set back must not put it off.
+        if asked_at is None or not 0 <= self.ledger.now() - asked_at <= _REPORT_WITHIN_S:
+            instances = {uid: kind for kind, uid in map(sop_instance_of, files)}
             transaction_uid = str(generate_uid(prefix=None))
-            reports.asked(transaction_uid, owed, instances)
+            reports.asking(transaction_uid, owed, instances)
             try:
                 ask_commitment(destination, self.calling_ae_title, (transaction_uid, instances), reports)
-            except NoAnswer:
+            except BaseException:
                 reports.not_asked(transaction_uid)
                 raise
         sends = self.ledger.sends(owed.assessment_id)
@@ -161,39 +166,30 @@ def ask_commitment(
     contexts = [build_context(StorageCommitmentPushModel)]
     handlers = [(evt.EVT_N_EVENT_REPORT, on_report)]
     with associated(called, calling_ae_title, contexts, handlers=handlers) as association:
-        answer, _ = association.send_n_action(
-            request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-        )
+        with speaking(destination.ae_title):
+            answer, _ = association.send_n_action(
+                request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+            )
         status = answer.get("Status")
         if status != 0x0000:
             told_status = "broke the association off" if status is None else f"answered {status:#06x}"
             raise NoAnswer(f"{destination.ae_title} {told_status}")
+        reports.asked(transaction_uid)
         for _ in range(int(_REPORT_HERE_WITHIN_S / 0.1)):
             if told.wait(0.1) or not association.is_established or not reports.is_open(transaction_uid):
                 break
 
 
-def take_report(information: Dataset, reported: Callable[[str, set[str], dict[str, int]], bool]) -> int:
+def take_report(information: Dataset, reported: Callable[[CommitmentReport], bool]) -> int:
     """The status that answers an N-EVENT-REPORT, after its event information was handed on."""
-    committed = {str(item.ReferencedSOPInstanceUID) for item in information.get("ReferencedSOPSequence") or ()}
-    failed = {
-        str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or 0)
-        for item in information.get("FailedSOPSequence") or ()
-    }
-    known = reported(str(information.get("TransactionUID") or ""), committed, failed)
-    return 0x0000 if known else 0x0110
+    try:
+        report = read_report(information)
+    except BROKEN:
+        return PROCESSING_FAILURE
+    return 0x0000 if reported(report) else PROCESSING_FAILURE
 
 
 def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
     return item
-
-
-def _identity(file: Path) -> tuple[str, str]:
-    """The SOP Class and Instance UID of a result."""
-    try:
-        meta = dcmread(file, specific_tags=["SOPInstanceUID"]).file_meta
-    except (OSError, InvalidDicomError) as problem:
-        raise NotSent(f"{file.name} cannot be read: {problem}") from None
-    return str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)

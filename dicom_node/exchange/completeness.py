@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from dicom_node.back_off import BackOff
 from dicom_node.exchange.answers import NoAnswer
 from dicom_node.exchange.holes import SeriesFacts, facts_of
 from dicom_node.exchange.lacking import lacking
 from dicom_node.exchange.peer import asking
-from dicom_node.exchange.requests import Question, Request, Requests
+from dicom_node.exchange.requests import Question, Request, Requests, RequestState
+from dicom_node.exchange.spared import SILENT_PACS, Spared
 from dicom_node.ledger import Ledger
+from dicom_node.liveness import Stillness
 from dicom_node.logs import about
 from dicom_node.peers import ExpectedSeries, Pacs
 from dicom_node.records import IMAGE_CLASSES, Instance, Study
@@ -27,33 +33,65 @@ from dicom_node.settings import Settings
 
 _LOG = logging.getLogger("marginwatch.exchange")
 _COMPLETE = ""
-#: A PACS that did not answer is not asked about the next study at once: each try may take half a minute.
-_SPARED_S = 10.0
+_UNKNOWN = (
+    "Whether all of it is here cannot be found out for a fault of the node ({}); its log says more. Release the study "
+    "to have it assessed as it is."
+)
+#: What counts at most as silence between two looks, and how long nobody may have looked for it to count at all: after
+#: the database was away, what waits in the inbox comes first.
+_LONGEST_STEP_S = 10.0
+_AFTER_A_FAULT = BackOff(10.0, 600.0)
 
 
 @dataclass
 class Completeness:
-    """Calls studies complete or held, in rounds. For one thread."""
+    """Calls studies complete or held, in rounds. For one thread. clock: seconds that only go forward.
+
+    How long nothing came is measured by it from when this process first saw the last arrival: the times of arrivals
+    are other machines', and may jump.
+    """
 
     settings: Settings
     ledger: Ledger
+    clock: Callable[[], float] = time.monotonic
+    longest_step_s: float = _LONGEST_STEP_S
     _facts: dict[str, tuple[float, list[SeriesFacts]]] = field(default_factory=dict)
-    _silent_until: dict[str, float] = field(default_factory=dict)
+    _quiet_s: dict[str, float] = field(default_factory=dict)
+    _looked_until_s: float = float("-inf")
 
     def __post_init__(self) -> None:
         self._requests = Requests(self.ledger, self.settings.fetch)
+        self._stillness = Stillness(longest_step_s=self.longest_step_s)
+        self._silent = Spared(SILENT_PACS, self.clock)
+        self._faulty = Spared(_AFTER_A_FAULT, self.clock)
 
-    def look(self) -> None:
+    def look(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """One round over the studies that are not complete."""
-        open_studies = self.ledger.incomplete_studies()
-        for study in open_studies:
-            with about(study_instance_uid=study.study_instance_uid, patient_id=study.patient_id, step="complete"):
-                self._look_at(study)
-        still_open = {study.study_instance_uid for study in open_studies}
-        self._facts = {uid: kept for uid, kept in self._facts.items() if uid in still_open}
+        if self.clock() - self._looked_until_s > self.longest_step_s:
+            self._stillness.interrupt()
+        studies = {study.study_instance_uid: study for study in self.ledger.incomplete_studies()}
+        last_arrivals = {uid: study.last_arrival for uid, study in studies.items()}
+        self._quiet_s = self._stillness.look(last_arrivals, self.clock())
+        self._faulty.keep(studies.keys())
+        self._facts = {uid: kept for uid, kept in self._facts.items() if uid in studies}
+        for uid, study in studies.items():
+            if stopped():
+                return
+            if uid not in self._faulty or study.released:
+                with about(study_instance_uid=uid, patient_id=study.patient_id, step="complete"):
+                    self._judge(study)
+        self._looked_until_s = self.clock()
 
-    def _look_at(self, study: Study) -> None:
-        verdict = self._verdict(study)
+    def _judge(self, study: Study) -> None:
+        try:
+            verdict = self._verdict(study)
+        except SQLAlchemyError:
+            raise
+        except Exception as problem:  # noqa: BLE001  a worker: one study must not stop the others
+            _LOG.exception("whether a study is whole cannot be found out; trying again")
+            self._faulty.add(study.study_instance_uid)
+            is_quiet = self._quiet_s[study.study_instance_uid] >= self.settings.listener.quiet_time_s
+            verdict = _UNKNOWN.format(type(problem).__name__) if is_quiet else None
         if verdict is not None and (verdict == _COMPLETE or verdict != study.held):
             self.ledger.settle(study, held=verdict)
             if verdict == _COMPLETE:
@@ -64,7 +102,7 @@ class Completeness:
 
     def _verdict(self, study: Study) -> str | None:
         """Empty: it is complete; a sentence: it is held; None: wait and see."""
-        quiet_s = self.ledger.now() - study.last_arrival
+        quiet_s = self._quiet_s[study.study_instance_uid]
         quiet_time_s = self.settings.listener.quiet_time_s
         if study.released:
             return _COMPLETE
@@ -114,23 +152,25 @@ class Completeness:
         uid = study.study_instance_uid
         question = Question(pacs.name, "count", uid)
         last = self._requests.last(question)
-        now = self.ledger.now()
-        if last is None or last.at <= study.last_arrival or now >= last.next_at:
-            if now < self._silent_until.get(pacs.name, 0.0):
-                return None
+        if last is None or last.last_arrival != study.last_arrival or last.is_due(self.ledger.now()):
+            # What it said it has, it has, though it is silent now.
+            more = last if last is not None and last.state == "more" else None
+            if pacs.name in self._silent:
+                return None if more is None else _more(more)
             try:
                 with asking(pacs, self.settings.listener.ae_title) as query:
                     lacks = lacking(query, uid, instances)
             except NoAnswer as problem:
-                self._silent_until[pacs.name] = self.ledger.now() + _SPARED_S
-                if last is None or last.state != "more":  # what it said it has, it has, though it is silent now
-                    self._requests.record(question, "no_answer", str(problem))
+                self._silent.add(pacs.name)
+                if more is None:
+                    self._requests.record(question, "no_answer", str(problem), study.last_arrival)
                     return None
-                self._requests.record(question, last.state, last.text)
-                return _more(last)
+                self._requests.record(question, more.state, more.text, study.last_arrival)
+                return _more(more)
             count = sum(len(lack.sop_instance_uids) for lack in lacks)
             text = f"{pacs.ae_title} has {count} more image{'s' if count != 1 else ''} of {len(lacks)} series"
-            self._requests.record(question, "more" if lacks else "answered", text if lacks else "")
+            state: RequestState = "more" if lacks else "answered"
+            self._requests.record(question, state, text if lacks else "", study.last_arrival)
             if not lacks:
                 return _COMPLETE
             last = self._requests.last(question)

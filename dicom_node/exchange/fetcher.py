@@ -6,16 +6,21 @@ Nothing is asked for but of patients with a plan. What is not there is asked for
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.audit.message import StudyPart
 from dicom_node.exchange.answers import NoAnswer, RemoteStudy, Wanted
 from dicom_node.exchange.lacking import lacking
 from dicom_node.exchange.peer import Deposit, asking, bring
 from dicom_node.exchange.requests import Purpose, Question, Requests, RequestState
+from dicom_node.exchange.spared import SILENT_PACS, Spared
 from dicom_node.ledger import Ledger
 from dicom_node.logs import about
 from dicom_node.peers import Pacs
@@ -25,8 +30,6 @@ from dicom_node.routing import StudyIndex, may_have_earlier
 from dicom_node.settings import Settings
 
 _LOG = logging.getLogger("marginwatch.exchange")
-#: A PACS that did not answer is left alone for this long, whatever else is wanted of it: each try may take long.
-_SPARED_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,17 @@ class _Task:
 
 
 #: Hears which instances of a study a PACS has sent, as far as they did not come to the listener.
-Brought = Callable[[Pacs, StudyPart], None]
+TellsFetched = Callable[[Pacs, StudyPart], None]
+
+
+class _Stopping(BaseException):
+    """The worker goes down or is lost: another goes on with it."""
 
 
 class Fetcher:
-    """Asks and fetches, in rounds. For one thread. told: hears of each study of which something was brought."""
+    """Asks and fetches, in rounds. For one thread. told: hears of each study of which something was brought; clock:
+    seconds that only go forward.
+    """
 
     def __init__(
         self,
@@ -51,32 +60,44 @@ class Fetcher:
         ledger: Ledger,
         deposit: Deposit,
         *,
-        told: Brought = lambda _pacs, _part: None,
+        told: TellsFetched = lambda _pacs, _part: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._told = told
         self._ledger = ledger
         self._deposit = deposit
         self._requests = Requests(ledger, settings.fetch)
-        self._silent_until: dict[str, float] = {}
+        self._silent = Spared(SILENT_PACS, clock)
+        self._stopped: Callable[[], bool] = lambda: False
 
-    def look(self) -> None:
+    def look(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """One round: whatever is lacking and due."""
         if not self._settings.pacs:
             return
+        self._stopped = stopped
+        with suppress(_Stopping):
+            self._look()
+
+    def _look(self) -> None:
+        waiting = self._requests.waiting()
         for task in self._tasks():
             for pacs in self._settings.pacs:
-                spared = self._ledger.now() < self._silent_until.get(pacs.name, 0.0)
+                self._go_on()
                 question = Question(pacs.name, task.purpose, task.study_instance_uid)
-                if spared or not self._requests.is_due(question):
+                if pacs.name in self._silent or question in waiting:
                     continue
                 with about(study_instance_uid=task.study_instance_uid, patient_id=task.plan.patient_id, step="fetch"):
                     state, text = self._try(task, pacs)
                 self._requests.record(question, state, text)
                 if state == "no_answer":
-                    self._silent_until[pacs.name] = self._ledger.now() + _SPARED_S
+                    self._silent.add(pacs.name)
                 if state == "brought":
                     break
+
+    def _go_on(self) -> None:
+        if self._stopped():
+            raise _Stopping
 
     def _tasks(self) -> list[_Task]:
         """What is wanted; each study once for a purpose, on account of the plan with the earliest procedure."""
@@ -112,6 +133,14 @@ class Fetcher:
             return "not_stored", f"What {pacs.ae_title} sent could not be stored: {refused.text}"
         except OSError as problem:
             return "not_stored", f"What {pacs.ae_title} sent could not be stored: {problem.strerror or problem}."
+        except SQLAlchemyError:
+            raise
+        except Exception as problem:  # noqa: BLE001  a worker: one study must not stop the others
+            _LOG.exception("what %s has of a study could not be looked into; trying again", pacs.name)
+            return (
+                "fault",
+                f"The node failed at what {pacs.ae_title} has ({type(problem).__name__}); see its log.",
+            )
 
     def _bring(self, task: _Task, pacs: Pacs) -> tuple[RequestState, str]:
         """Fetch what the PACS has of a study and the node has not."""
@@ -123,13 +152,12 @@ class Fetcher:
             if not same_patient(study.patient_id, study.issuer_of_patient_id, task.plan):
                 return "other_patient", f"{pacs.ae_title} has it under another patient than the plan's; check the plan."
             lacks = lacking(query, uid, self._ledger.instances(uid))
-        wanted = [
-            Wanted(study.patient_id, uid, lack.series_instance_uid, () if lack.whole else lack.sop_instance_uids)
-            for lack in lacks
-        ]
         deposit = _Counted(self._deposit)
         try:
-            bring(pacs, ours, wanted, deposit)
+            for lack in lacks:
+                self._go_on()
+                images = () if lack.whole else lack.sop_instance_uids
+                bring(pacs, ours, Wanted(study.patient_id, uid, lack.series_instance_uid, images), deposit)
         finally:
             if deposit.kept or deposit.failed:
                 self._told(pacs, StudyPart(uid, study.patient_id, deposit.kept, deposit.failed))

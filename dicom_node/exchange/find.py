@@ -12,6 +12,7 @@ from pydicom import Dataset
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as Find  # type: ignore[attr-defined]
 
+from dicom_node.connection import Called
 from dicom_node.exchange.answers import (
     MOST_INSTANCES,
     MOST_SERIES,
@@ -21,7 +22,7 @@ from dicom_node.exchange.answers import (
     RemoteSeries,
     RemoteStudy,
 )
-from dicom_node.exchange.association import Called, associated
+from dicom_node.exchange.association import associated, speaking
 
 _PENDING = (0xFF00, 0xFF01)
 
@@ -55,6 +56,10 @@ class Query:
         return [RemoteInstance(_text(item, "SOPInstanceUID"), _text(item, "SOPClassUID")) for item in found]
 
     def _find(self, level: str, most: int, **keys: str) -> list[Dataset]:
+        with speaking():
+            return self._answers(level, most, keys)
+
+    def _answers(self, level: str, most: int, keys: dict[str, str]) -> list[Dataset]:
         query = Dataset()
         if not all(value.isascii() for value in keys.values()):
             query.SpecificCharacterSet = "ISO_IR 192"

@@ -23,7 +23,8 @@ class Lack:
 def lacking(query: Query, study_instance_uid: str, here: Sequence[Instance]) -> list[Lack]:
     """The images that the PACS has and the node lacks; empty where it lacks none. here: the study's instances.
 
-    Raises `NoAnswer` also where the PACS has no image of the study: then it cannot say when that is complete.
+    Raises `NoAnswer` also where the PACS has no image of the study, or lists fewer than it counts: then it cannot say
+    when that is complete.
     """
     known: dict[str, set[str]] = defaultdict(set)
     for instance in here:
@@ -34,10 +35,12 @@ def lacking(query: Query, study_instance_uid: str, here: Sequence[Instance]) -> 
     found = []
     for item in series:
         mine = known[item.series_instance_uid]
-        if item.instances <= len(mine):
-            continue
-        # Which are images has to be asked one by one: an MR series may be raw data, a CT series a dose page.
+        # Asked one by one, also where the numbers agree: they may be others, and an MR series may be raw data, a CT
+        # series a dose page.
         there = query.instances(study_instance_uid, item.series_instance_uid)
+        listed = {x.sop_instance_uid for x in there}
+        if len(listed) < item.instances:
+            raise NoAnswer(f"the PACS counts {item.instances} instances of a series, and lists {len(listed)}")
         absent = tuple(x.sop_instance_uid for x in there if _is_image(x) and x.sop_instance_uid not in mine)
         if absent:
             found.append(Lack(item.series_instance_uid, absent, len(absent) == len(there)))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Protocol
 
-from dicom_node.exchange.answers import NoAnswer, RemoteInstance, RemoteSeries, RemoteStudy, Wanted
-from dicom_node.exchange.association import Called
+from dicom_node.connection import Called
+from dicom_node.exchange.answers import FETCH_WITHIN_S, NoAnswer, RemoteInstance, RemoteSeries, RemoteStudy, Wanted
 from dicom_node.exchange.find import querying
 from dicom_node.exchange.retrieve import c_get, c_move
 from dicom_node.exchange.web import WebQuery, fetch, web_client
@@ -46,19 +46,18 @@ def asking(pacs: Pacs, calling_ae_title: str) -> Iterator[Query]:
             yield query
 
 
-def bring(pacs: Pacs, calling_ae_title: str, wanted: Sequence[Wanted], deposit: Deposit) -> None:
+def bring(pacs: Pacs, calling_ae_title: str, wanted: Wanted, deposit: Deposit) -> None:
     """Fetch what is wanted; by C-MOVE it comes to the node's listener, else to `deposit`.
 
     Raises `NoAnswer` where the PACS did not send everything, or sent something else, and what `deposit` raises.
     """
-    for item in wanted:
-        if pacs.retrieve == "c-move":
-            c_move(_called(pacs), calling_ae_title, item)
-        elif pacs.retrieve == "c-get":
-            c_get(_called(pacs), calling_ae_title, item, _Checked(item, pacs, deposit))
-        else:
-            with web_client(pacs.dicomweb_url, pacs.token_file) as client:
-                fetch(client, item, _Checked(item, pacs, deposit))
+    if pacs.retrieve == "c-move":
+        c_move(_called(pacs), calling_ae_title, wanted)
+    elif pacs.retrieve == "c-get":
+        c_get(_called(pacs), calling_ae_title, wanted, _Checked(wanted, pacs, deposit))
+    else:
+        with web_client(pacs.dicomweb_url, pacs.token_file, within_s=FETCH_WITHIN_S) as client:
+            fetch(client, wanted, _Checked(wanted, pacs, deposit))
 
 
 class _Checked:

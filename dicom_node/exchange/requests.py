@@ -7,14 +7,16 @@ from typing import Literal
 
 from sqlalchemy import and_, delete, select
 
+from dicom_node.back_off import BackOff
 from dicom_node.ledger import Ledger
 from dicom_node.peers import FetchSettings
-from dicom_node.schema import REQUESTS
+from dicom_node.schema import REQUESTS, upsert
 
 #: count: whether a study is whole; baseline: a plan's; earlier: which follow-ups precede the subject; followup: one of
 #: these; missing: the rest of a study that is here in part.
 Purpose = Literal["count", "baseline", "earlier", "followup", "missing"]
-RequestState = Literal["answered", "more", "brought", "not_there", "other_patient", "no_answer", "not_stored"]
+#: fault: one of ours.
+RequestState = Literal["answered", "more", "brought", "not_there", "other_patient", "no_answer", "not_stored", "fault"]
 #: Asked again seldom.
 _SETTLED: tuple[RequestState, ...] = ("answered",)
 
@@ -30,7 +32,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Request:
-    """What a peer answered last to a `Question`. at, next_at: when it was asked, and will be again."""
+    """What a peer answered last to a `Question`. at, next_at: when it was asked, and will be again.
+
+    last_arrival: the subject's when it was asked about; None where that does not matter.
+    """
 
     peer: str
     purpose: Purpose
@@ -40,6 +45,11 @@ class Request:
     tries: int
     at: float
     next_at: float
+    last_arrival: float | None = None
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is to be asked again. A clock that was set back puts nothing off."""
+        return not self.at <= now < self.next_at
 
 
 class Requests:
@@ -48,6 +58,7 @@ class Requests:
     def __init__(self, ledger: Ledger, fetch: FetchSettings) -> None:
         self._ledger = ledger
         self._fetch = fetch
+        self._back_off = BackOff(fetch.first_retry_s, fetch.longest_retry_s)
 
     def last(self, question: Question) -> Request | None:
         """What the peer was asked for last, if it was."""
@@ -56,23 +67,32 @@ class Requests:
             row = connection.execute(select(REQUESTS).where(where)).mappings().one_or_none()
         return None if row is None else Request(**row)
 
-    def is_due(self, question: Question) -> bool:
-        """Whether the peer was not asked yet, or is to be asked again."""
-        before = self.last(question)
-        return before is None or self._ledger.now() >= before.next_at
+    def waiting(self) -> set[Question]:
+        """What was asked and is not to be asked again yet."""
+        now = self._ledger.now()
+        not_yet = (REQUESTS.c.at <= now) & (REQUESTS.c.next_at > now)
+        query = select(REQUESTS.c.peer, REQUESTS.c.purpose, REQUESTS.c.subject).where(not_yet)
+        with self._ledger.transaction() as connection:
+            return {Question(*row) for row in connection.execute(query)}
 
-    def record(self, question: Question, state: RequestState, text: str) -> None:
+    def record(self, question: Question, state: RequestState, text: str, last_arrival: float | None = None) -> None:
         """Record an answer. Asked again: what is settled seldom, else after twice the time that was waited before."""
         before = self.last(question)
         unsettled = before is not None and before.state not in _SETTLED
-        tries = before.tries + 1 if before is not None and unsettled else 1
-        # The exponent is limited: after weeks of tries the power would be no float any more.
-        wait_s = min(self._fetch.first_retry_s * 2.0 ** min(tries - 1, 60), self._fetch.longest_retry_s)
+        tries, waited_s = (before.tries, before.next_at - before.at) if before is not None and unsettled else (0, 0.0)
+        wait_s = self._fetch.longest_retry_s if state in _SETTLED else self._back_off.after(waited_s)
         now = self._ledger.now()
-        due = now + (self._fetch.longest_retry_s if state in _SETTLED else wait_s)
-        row = vars(Request(**vars(question), state=state, text=text, tries=tries, at=now, next_at=due))
+        request = Request(
+            **vars(question),
+            state=state,
+            text=text,
+            tries=tries + 1,
+            at=now,
+            next_at=now + wait_s,
+            last_arrival=last_arrival,
+        )
         with self._ledger.transaction() as connection:
-            self._ledger.upsert(connection, REQUESTS, row)
+            upsert(connection, REQUESTS, vars(request))
 
     def forget(self, purpose: Purpose, subject: str) -> None:
         """Forget what was asked, as it is no longer needed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from pydicom import Dataset
@@ -30,8 +31,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove as Move,
 )
 
-from dicom_node.exchange.answers import NoAnswer, Wanted
-from dicom_node.exchange.association import Called, associated
+from dicom_node.connection import Called
+from dicom_node.exchange.answers import FETCH_WITHIN_S, NoAnswer, Wanted
+from dicom_node.exchange.association import associated, speaking
 from dicom_node.records import IMAGE_CLASSES
 
 #: One context for each class and syntax: the PACS then sends what it keeps as it keeps it. 7 classes and 12 syntaxes
@@ -75,10 +77,12 @@ def c_get(called: Called, calling_ae_title: str, wanted: Wanted, take: Callable[
     roles = [build_role(kind, scp_role=True) for kind in _CLASSES]
     handlers = [(evt.EVT_C_STORE, on_store)]
     problem: NoAnswer | None = None
-    with associated(called, calling_ae_title, contexts, roles=roles, handlers=handlers) as association:
+    with associated(
+        called, calling_ae_title, contexts, roles=roles, handlers=handlers, within_s=FETCH_WITHIN_S
+    ) as association:
         for identifier in _identifiers(wanted):
             try:
-                _finish(association.send_c_get(identifier, Get), "C-GET")
+                _finish(partial(association.send_c_get, identifier, Get), "C-GET")
             except NoAnswer as told:
                 problem = told
                 break
@@ -90,9 +94,9 @@ def c_get(called: Called, calling_ae_title: str, wanted: Wanted, take: Callable[
 
 def c_move(called: Called, calling_ae_title: str, wanted: Wanted) -> None:
     """Have what is wanted sent to the listener that is known by our AE title. Raises `NoAnswer` where it was not."""
-    with associated(called, calling_ae_title, [build_context(Move)]) as association:
+    with associated(called, calling_ae_title, [build_context(Move)], within_s=FETCH_WITHIN_S) as association:
         for identifier in _identifiers(wanted):
-            _finish(association.send_c_move(identifier, calling_ae_title, Move), "C-MOVE")
+            _finish(partial(association.send_c_move, identifier, calling_ae_title, Move), "C-MOVE")
 
 
 def _identifiers(wanted: Wanted) -> Iterator[Dataset]:
@@ -107,8 +111,13 @@ def _identifiers(wanted: Wanted) -> Iterator[Dataset]:
         yield identifier
 
 
-def _finish(answers: Iterator[tuple[Dataset, Dataset | None]], what: str) -> None:
-    """Follow the answers to their end. Raises `NoAnswer` where not everything was sent."""
+def _finish(ask: Callable[[], Iterator[tuple[Dataset, Dataset | None]]], what: str) -> None:
+    """Ask, and follow the answers to their end. Raises `NoAnswer` where not everything was sent."""
+    with speaking():
+        _follow(ask(), what)
+
+
+def _follow(answers: Iterator[tuple[Dataset, Dataset | None]], what: str) -> None:
     for answer, _ in answers:
         status = answer.get("Status")
         if status is None:

@@ -12,9 +12,19 @@ _STOP_WITHIN_S = 2.0
 
 
 class Rounds:
-    """Calls `look` until stopped. may_run: whether this process is the one to do so; asked before each round."""
+    """Calls `look` until stopped. may_run: whether this process is the one to do so; asked before each round.
 
-    def __init__(self, name: str, look: Callable[[], None], *, every_s: float, may_run: Callable[[], bool]) -> None:
+    look: is handed what tells whether it is to end, to be asked before each thing that takes its time.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        look: Callable[[Callable[[], bool]], None],
+        *,
+        every_s: float,
+        may_run: Callable[[], bool],
+    ) -> None:
         self._look = look
         self._every_s = every_s
         self._may_run = may_run
@@ -33,7 +43,7 @@ class Rounds:
         while not self._stop.wait(self._every_s):
             try:
                 if self._may_run():
-                    self._look()
+                    self._look(self._stop.is_set)
             except Exception:  # noqa: BLE001  a worker: a database that is away for a moment comes back
                 if not self._stop.is_set():
                     _LOG.exception("%s failed; trying again", self._thread.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 
 from dicom_node.exchange.answers import (
+    ASK_WITHIN_S,
     MOST_INSTANCES,
     MOST_SERIES,
     MOST_STUDIES,
@@ -45,16 +47,61 @@ _TAGS = {
 }
 
 
+class _Limited(httpx.BaseTransport):
+    """A transport by which nothing is read after a time, however little of it comes at once."""
+
+    def __init__(self, transport: httpx.BaseTransport, within_s: float) -> None:
+        self._transport = transport
+        self._until_s = time.monotonic() + within_s
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        left_s = self._left_s()
+        limits = {name: min(limit, left_s) for name, limit in request.extensions["timeout"].items()}
+        request.extensions = {**request.extensions, "timeout": limits}
+        response = self._transport.handle_request(request)
+        response.stream = _LimitedStream(response.stream, self._left_s)
+        return response
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def _left_s(self) -> float:
+        left_s = self._until_s - time.monotonic()
+        if left_s <= 0:
+            raise httpx.ReadTimeout("all in all it takes too long")
+        return left_s
+
+
+@dataclass(frozen=True, eq=False)
+class _LimitedStream(httpx.SyncByteStream):
+    """left_s: raises httpx.ReadTimeout where there is none left."""
+
+    stream: Any
+    left_s: Callable[[], float]
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self.stream:
+            self.left_s()
+            yield chunk
+
+    def close(self) -> None:
+        self.stream.close()
+
+
 @contextmanager
-def web_client(url: str, token_file: str) -> Iterator[httpx.Client]:
-    """A client of the DICOMweb service at `url`. Raises `NoAnswer` for what goes wrong with it, also in the block."""
+def web_client(url: str, token_file: str, *, within_s: float = ASK_WITHIN_S) -> Iterator[httpx.Client]:
+    """A client of the DICOMweb service at `url`. Raises `NoAnswer` for what goes wrong with it, also in the block.
+
+    within_s: how long all that is read in the block may take.
+    """
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs the address of each request: patient IDs in QIDO
     try:
         headers = {"Authorization": f"Bearer {_token(token_file)}"} if token_file else {}
         # The system's own authorities, as a site's PACS is seldom certified by a public one; plain HTTP has none.
         verify: ssl.SSLContext | bool = ssl.create_default_context() if url.startswith("https:") else False
         base = url.rstrip("/") + "/"
-        with httpx.Client(base_url=base, headers=headers, timeout=_TIMEOUT, trust_env=False, verify=verify) as client:
+        transport = _Limited(httpx.HTTPTransport(verify=verify, trust_env=False), within_s)
+        with httpx.Client(base_url=base, headers=headers, timeout=_TIMEOUT, transport=transport) as client:
             yield client
     except (httpx.HTTPError, httpx.InvalidURL) as problem:
         raise NoAnswer(f"the PACS at {url} cannot be reached ({type(problem).__name__})") from None

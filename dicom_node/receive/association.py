@@ -92,7 +92,7 @@ class Services(Protocol):
     def store(self, message: Message, request: Request) -> Reply:
         """Keep an instance."""
 
-    def commit(self, message: Message) -> Reply:
+    def commit(self, message: Message, request: Request) -> Reply:
         """Answer a request for storage commitment."""
 
     def reported(self, message: Message) -> Reply:
@@ -269,7 +269,7 @@ class Association:
             self.tally.count(reply)
             return reply
         if message.context.abstract_syntax == STORAGE_COMMITMENT and command.field == Field.N_ACTION:
-            return self._services.commit(message)
+            return self._services.commit(message, request)
         if message.context.abstract_syntax == STORAGE_COMMITMENT and command.field == Field.N_EVENT_REPORT:
             return self._services.reported(message)
         return Reply(Status.UNRECOGNIZED_OPERATION)

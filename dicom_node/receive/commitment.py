@@ -15,9 +15,10 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicom_node.broken import BROKEN
+from dicom_node.exchange.commitment_report import CommitmentReport, read_report
 from dicom_node.receive.association import Message, Reply, Report
 from dicom_node.receive.command import Status, event_report
-from dicom_node.receive.negotiation import STORAGE_COMMITMENT
+from dicom_node.receive.negotiation import STORAGE_COMMITMENT, Request
 
 _LOG = logging.getLogger("marginwatch.commitment")
 
@@ -46,21 +47,29 @@ class Answer:
 class Reports(Protocol):
     """Takes what other nodes report on what they were asked to commit to."""
 
-    def reported(self, transaction_uid: str, committed: set[str], failed: Mapping[str, int]) -> bool:
-        """Whether there is such a transaction. committed, failed: SOP Instance UIDs, failed with its Failure Reason."""
+    def reported(self, report: CommitmentReport) -> bool:
+        """Whether there is such a transaction."""
 
 
 class Commitment:
-    """Answers requests, on the association on which they came, and takes reports.
+    """Answers requests, and takes reports.
 
-    missing: of references, those that are not on the disk, with the Failure Reason.
+    missing: of references, those that are not on the disk, with the Failure Reason. calls_back: whether the peer of an
+    AE title will get the answer on an association of its own; else it goes back on the one of the request.
     """
 
-    def __init__(self, missing: Callable[[Sequence[Reference]], Mapping[Reference, int]], reports: Reports) -> None:
+    def __init__(
+        self,
+        missing: Callable[[Sequence[Reference]], Mapping[Reference, int]],
+        reports: Reports,
+        *,
+        calls_back: Callable[[str, Answer], bool],
+    ) -> None:
         self._missing = missing
         self._reports = reports
+        self._calls_back = calls_back
 
-    def requested(self, message: Message) -> Reply:
+    def requested(self, message: Message, request: Request) -> Reply:
         if message.command.sop_instance_uid != PUSH_MODEL_INSTANCE or message.command.type_id != _REQUEST_ACTION:
             return Reply(Status.NO_SUCH_ACTION)
         try:
@@ -75,23 +84,19 @@ class Commitment:
             _LOG.exception("a request for storage commitment could not be looked up")
             return Reply(Status.PROCESSING_FAILURE, "The node cannot look at its store at the moment.")
         answer = Answer(transaction_uid, tuple(r for r in wanted if r not in failed), dict(failed))
+        if self._calls_back(request.calling_ae_title, answer):
+            return Reply(Status.SUCCESS)
         command = event_report(STORAGE_COMMITMENT, PUSH_MODEL_INSTANCE, message_id=1, event_type=event_type_of(answer))
         report = Report(command, _encoded(report_of(answer), message.context.transfer_syntax))
         return Reply(Status.SUCCESS, report=report)
 
     def reported(self, message: Message) -> Reply:
         try:
-            dataset = _dataset(message)
-            committed = {r.sop_instance_uid for r in _references(dataset, "ReferencedSOPSequence")}
-            failed = {
-                str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or Status.PROCESSING_FAILURE)
-                for item in dataset.get("FailedSOPSequence") or ()
-            }
-            transaction_uid = str(dataset.TransactionUID)
+            report = read_report(_dataset(message))
         except BROKEN:
             return Reply(Status.PROCESSING_FAILURE, "The report cannot be read.")
         try:
-            known = self._reports.reported(transaction_uid, committed, failed)
+            known = self._reports.reported(report)
         except Exception:  # noqa: BLE001  the peer may report again
             _LOG.exception("a report on storage commitment could not be recorded")
             return Reply(Status.PROCESSING_FAILURE, "The node cannot record the report at the moment.")

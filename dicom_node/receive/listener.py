@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
 
+from dicom_node.connection import Called
 from dicom_node.exchange.commitment import CommitmentReports
 from dicom_node.ledger import Ledger
 from dicom_node.receive.association import Association, Limits, Reply, Tally
+from dicom_node.receive.callbacks import Callbacks
 from dicom_node.receive.commitment import CLASS_CONFLICT, NO_SUCH_INSTANCE, Commitment, Reference
 from dicom_node.receive.gate import Gate, Rules
 from dicom_node.receive.inbox import Inbox
@@ -42,7 +44,11 @@ class Visit:
 
 
 class Listener:
-    """A node's C-ECHO, C-STORE and storage commitment provider, for every storage class and transfer syntax."""
+    """A node's C-ECHO, C-STORE and storage commitment provider, for every storage class and transfer syntax.
+
+    peers: those whose address is known, by AE title; a report on storage commitment goes to them by an association of
+    its own.
+    """
 
     def __init__(
         self,
@@ -52,6 +58,7 @@ class Listener:
         inbox: Inbox,
         *,
         ended: Callable[[Visit], None] = lambda _visit: None,
+        peers: Mapping[str, Called] = {},
     ) -> None:
         self._settings = settings
         self._store = store
@@ -59,6 +66,7 @@ class Listener:
         self._ended = ended
         self._inbox = inbox
         self._intake = Intake(inbox, store, ledger)
+        self._callbacks = Callbacks(peers, ae_title=settings.ae_title)
         self._gate = Gate(_rules(settings))
         self._limits = Limits(
             idle_s=settings.idle_s,
@@ -68,7 +76,7 @@ class Listener:
             self._gate,
             inbox,
             self._intake,
-            Commitment(self._missing, CommitmentReports(ledger)),
+            Commitment(self._missing, CommitmentReports(ledger), calls_back=self._callbacks.takes),
             require_space=store.require_space,
             max_instance_bytes=int(settings.max_instance_gib * 2**30),
         )
@@ -96,6 +104,7 @@ class Listener:
             self._socket = None
             raise Refused("listener_running", "Another listener is already running on this data folder.")
         self._intake.start()
+        self._callbacks.start()
         for thread in self._threads:
             thread.start()
 
@@ -114,6 +123,7 @@ class Listener:
         self._threads[0].join(_STOP_WITHIN_S)
         self._socket.close()
         self._intake.stop()
+        self._callbacks.stop()
         self._inbox.release()
         self._socket = None
 

@@ -78,8 +78,8 @@ class Reception:
         an AE title; study_instance_uid: of which study it has to be, if not empty."""
         return _answered(lambda: self._deposited(content, source, study_instance_uid))
 
-    def commit(self, message: Message) -> Reply:
-        return self._commitment.requested(message)
+    def commit(self, message: Message, request: Request) -> Reply:
+        return self._commitment.requested(message, request)
 
     def reported(self, message: Message) -> Reply:
         return self._commitment.reported(message)

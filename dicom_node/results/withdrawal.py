@@ -64,11 +64,19 @@ def read_earlier(folders: Sequence[Path]) -> Earlier | None:
 def _objects(folder: Path) -> list[Dataset]:
     """What a result folder holds but for its withdrawal of others; nothing where that cannot be read."""
     try:
-        files = sorted(path for path in (folder / "dicom").glob("*.dcm") if path.name != _FILE)
-        return [dcmread(path, stop_before_pixels=True) for path in files]
+        return [dcmread(path, stop_before_pixels=True) for path in _files(folder)]
     except BROKEN:
         _LOG.exception("an earlier result cannot be read, and is not withdrawn by the one that supersedes it")
         return []
+
+
+def count_objects(folders: Sequence[Path]) -> int:
+    """How many objects these result folders hold but for their withdrawals, readable or not."""
+    return sum(len(_files(folder)) for folder in folders)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "dicom").glob("*.dcm") if path.name != _FILE)
 
 
 def succeeding(identifiers: Identifiers, earlier: Earlier) -> Identifiers:

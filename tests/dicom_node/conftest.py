@@ -20,10 +20,12 @@ import pytest
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from sqlalchemy import update
 
+from dicom_node.back_off import BackOff
 from dicom_node.ledger import Ledger
-from dicom_node.outbox import BackOff
 from dicom_node.queue import Tools
+from dicom_node.schema import SENDS
 from dicom_node.serve import Node, Part
 from dicom_node.settings import ListenerSettings, ReviewSettings, Settings, WorkerSettings
 
@@ -186,6 +188,12 @@ class Bench:
     def ledger(self, clock: Callable[[], float] = time.time) -> Ledger:
         self.settings.data_folder.mkdir(parents=True, exist_ok=True)
         return Ledger(self.settings.ledger_url, clock=clock)
+
+    def set_send(self, ledger: Ledger, assessment_id: str, state: str) -> None:
+        """Let everything that is owed of an assessment be in a state."""
+        with ledger.transaction() as connection:
+            mine = SENDS.c.assessment_id == assessment_id
+            connection.execute(update(SENDS).where(mine).values(state=state, text=""))
 
     document = staticmethod(made_document)
     file_bytes = staticmethod(file_bytes)

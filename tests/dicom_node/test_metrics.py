@@ -74,10 +74,12 @@ def test_what_came_what_became_of_it_and_how_long_it_took(bench, ledger, metrics
         assert found["marginwatch_stage_seconds_bucket{le=10.0,stage=register}"] == 0
         assert found["marginwatch_stage_seconds_bucket{le=20.0,stage=register}"] == 1
         assert found["marginwatch_stage_seconds_bucket{le=+Inf,stage=register}"] == 1
-    ledger.sent(record.assessment_id, "PACS", state="failed", text="away")
+    bench.set_send(ledger, record.assessment_id, "failed")
+    Claims(ledger, WorkerRecord("me", "machine", "0.1.0", 0.0, 1, 0)).enter(alone=False)
     assessed(bench, ledger, "P2", {"register": 2000.0, "total": 2033.0})
     found = figures(metrics)
     assert found["marginwatch_sends{state=failed}"] == 1
+    assert found["marginwatch_workers{host=machine,version=0.1.0}"] == 1
     assert found["marginwatch_assessments_ended_total{outcome=complete,state=done}"] == 2
     assert found["marginwatch_stage_seconds_bucket{le=1800.0,stage=register}"] == 1
     assert found["marginwatch_stage_seconds_count{stage=register}"] == 2

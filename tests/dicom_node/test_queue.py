@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from dicom_node.back_off import BackOff
 from dicom_node.identity import identity_of
-from dicom_node.outbox import BackOff
 from dicom_node.plans import register_plan
 from dicom_node.queue import Tools
 from dicom_node.refusal import Refused

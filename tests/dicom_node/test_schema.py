@@ -23,3 +23,13 @@ def test_columns_that_an_earlier_version_did_not_have_are_added(bench):
         (instance,) = ledger.instances(dataset.StudyInstanceUID)
         assert (instance.path, instance.sha256, instance.seen) == ("a.dcm", "", "")
         ledger.close()
+
+
+def test_indices_that_an_earlier_version_did_not_have_are_added(bench):
+    bench.ledger().close()
+    file = bench.settings.data_folder / "ledger.sqlite"
+    with closing(sqlite3.connect(file)) as old, old:
+        old.execute("DROP INDEX ix_sends_state")
+    bench.ledger().close()
+    with closing(sqlite3.connect(file)) as now:
+        assert now.execute("SELECT name FROM sqlite_master WHERE name = 'ix_sends_state'").fetchall()

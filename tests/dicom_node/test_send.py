@@ -12,8 +12,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
+from dicom_node.back_off import BackOff
 from dicom_node.identity import identity_of
-from dicom_node.outbox import BackOff
 from dicom_node.plans import register_plan
 from dicom_node.records import Send
 from dicom_node.send import NotSent, send_files

@@ -12,13 +12,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
+from dicom_node.attempt import Attempts
+from dicom_node.back_off import BackOff
 from dicom_node.child import ChildBroke, assess_in_child
-from dicom_node.coordinator import least_loaded
+from dicom_node.claims import Claims, Station
+from dicom_node.coordinator import Coordinator, least_loaded
+from dicom_node.engine import Unfinished
 from dicom_node.identity import identity_of
-from dicom_node.outbox import BackOff
 from dicom_node.plans import register_plan
 from dicom_node.queue import Tools
 from dicom_node.records import WorkerRecord
+from dicom_node.routing import Order
 from dicom_node.schema import WORKERS
 from dicom_node.serve import Node
 from dicom_node.worklist import worklist
@@ -169,6 +173,37 @@ def test_each_assessment_has_a_device_of_its_own_and_without_devices_all_go_on(b
     bench.stop(node)
     again = started(bench, quick(bench), assess)
     bench.wait_until(lambda: all(state(again.ledger, uid) == "done" for uid in uids))
+
+
+class LeftBehind:
+    """An engine of an earlier backup, with a workflow of an assessment that the ledger does not know."""
+
+    def __init__(self) -> None:
+        self.given_up: list[str] = []
+        self.enqueued: list[str] = []
+
+    def unfinished(self) -> list[Unfinished]:
+        return [Unfinished("unknown", "dead")]
+
+    def give_up(self, assessment_id: str) -> None:
+        self.given_up.append(assessment_id)
+
+    def enqueue(self, assessment_id: str, *_: object) -> None:
+        self.enqueued.append(assessment_id)
+
+    def over(self, _: object) -> dict[str, str]:
+        return {}
+
+
+def test_a_workflow_that_the_ledger_does_not_know_is_given_up_and_stops_nothing(bench, ledger):
+    claims = Claims(ledger, WorkerRecord("me", "host", "1", 0.0, 1, 0))
+    claims.enter(alone=True)
+    station = Station(bench.settings, ledger, claims)
+    engine = LeftBehind()
+    give(bench, ledger, "P1")
+    Coordinator(station, Order(1, "1"), engine, Attempts(station, bench.stand_in)).coordinate()
+    assert engine.given_up == ["unknown"]
+    assert len(engine.enqueued) == 1
 
 
 @pytest.mark.parametrize(

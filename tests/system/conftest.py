@@ -138,6 +138,7 @@ class Orthanc:
     modalities: dict[str, Any] = field(default_factory=dict)
     """Orthanc's DicomModalities: whom it knows, for C-MOVE and storage commitment."""
     dicomweb: bool = False
+    lua_scripts: list[str] = field(default_factory=list)
 
     @property
     def dicomweb_url(self) -> str:
@@ -153,6 +154,7 @@ class Orthanc:
             "Plugins": [need("libOrthancDicomWeb.so", "orthanc-dicomweb")] if self.dicomweb else [],
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": True},
             "DicomModalities": self.modalities,
+            "LuaScripts": self.lua_scripts,
             "StorageCommitmentReportsSize": 100,
             "DicomAlwaysAllowGet": True,
             "DicomAlwaysAllowMove": True,

@@ -16,8 +16,10 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel
+from sqlalchemy import update
 
 from dicom_node.audit.message import StudyPart
+from dicom_node.back_off import BackOff
 from dicom_node.claims import Claims, Station
 from dicom_node.exchange.commitment import CommitmentReports, take_report
 from dicom_node.exchange.completeness import Completeness
@@ -27,9 +29,10 @@ from dicom_node.exchange.requests import requests_by_subject
 from dicom_node.exchange.stow import deliver
 from dicom_node.identity import identity_of
 from dicom_node.ledger import Ledger
-from dicom_node.outbox import BackOff, Outbox
+from dicom_node.outbox import Outbox
 from dicom_node.peers import CompleteSettings, FetchSettings, Pacs
 from dicom_node.records import AssessmentRecord, RegisteredPlan, Study, WorkerRecord
+from dicom_node.schema import SENDS
 from dicom_node.send import NotSent, send_files
 from dicom_node.settings import Destination, ListenerSettings, Settings
 from dicom_node.store import Store
@@ -142,8 +145,11 @@ class Side:
         )
         self.listener.deposit = self.keep
         self.told: list[tuple[str, int]] = []
-        self.fetcher = Fetcher(self.settings, self.ledger, self.keep, told=self.tell)
-        self.completeness = Completeness(self.settings, self.ledger)
+        self.fetcher = Fetcher(self.settings, self.ledger, self.keep, told=self.tell, clock=self.counter_s)
+        self.completeness = Completeness(self.settings, self.ledger, clock=self.counter_s, longest_step_s=1e9)
+
+    def counter_s(self) -> float:
+        return time.monotonic() + self.ahead_s
 
     def tell(self, pacs: Pacs, part: StudyPart) -> None:
         assert (pacs.ae_title, part.failed) == ("ORTHANC", 0)
@@ -152,6 +158,7 @@ class Side:
     def receive(self, datasets: list[Dataset], *, received_from: str = "ORTHANC") -> None:
         for dataset in datasets:
             self.keep(content_of(dataset), received_from=received_from)
+        self.completeness.look()
 
     def plan(self, patient: str, *, issuer: str = "") -> None:
         plan = RegisteredPlan(f"{patient}-plan", patient, "20260110", uid_of(patient, "baseline"), "0", "plans/0", 0.0)
@@ -226,6 +233,7 @@ def test_baseline_and_earlier_follow_ups_are_fetched_and_nothing_else(kind, side
     )  # by C-MOVE they come to the listener, which tells
     # what came from the PACS is complete as soon as the PACS says so; what the scanner sent waits for the quiet time
     node.fetcher.look()  # for the fetched follow-ups, too, it is asked which are earlier
+    node.completeness.look()  # from when it sees them their quiet time counts
     node.ahead_s = 6
     node.completeness.look()
     complete = {name for name, study in names.items() if study and node.study(patient, name).complete}
@@ -251,6 +259,7 @@ def test_what_the_pacs_has_more_of_holds_a_study_until_it_is_fetched(kind, side,
     node.plan(patient)
     node.fetcher.look()
     assert node.study(patient, "followup").images == 6
+    node.completeness.look()
     node.ahead_s += 10
     node.completeness.look()
     assert node.study(patient, "followup").complete
@@ -386,7 +395,8 @@ def test_what_the_pacs_does_not_commit_is_sent_again(side, pacs, listener, tools
     destination = Destination("ORTHANC", "127.0.0.1", pacs.dicom_port, storage_commitment=True)
     record = result(node, "LOST")
     node.ledger.ended(record.assessment_id, "done", document={}, send_to=[destination.name])
-    node.ledger.sent(record.assessment_id, destination.name, state="stored", text="")
+    with node.ledger.transaction() as connection:
+        connection.execute(update(SENDS).values(state="stored"))
     sending = outbox(node, destination)
     sending.start()
 

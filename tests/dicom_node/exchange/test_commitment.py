@@ -13,6 +13,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from dicom_node.exchange import commitment
 from dicom_node.exchange.answers import NoAnswer
 from dicom_node.exchange.commitment import Commitment, CommitmentReports, take_report
+from dicom_node.exchange.commitment_report import CommitmentReport
 from dicom_node.records import AssessmentRecord, Send
 from dicom_node.settings import Destination
 
@@ -65,11 +66,11 @@ def archive(bench):
     archive.stop()
 
 
-def stored(ledger, destination: Destination) -> Send:
+def stored(bench, ledger, destination: Destination) -> Send:
     """A send that waits for commitment."""
     ledger.queue(AssessmentRecord("1", "1.2", "plan", revision=1, number=1, priority=1))
     ledger.ended("1", "done", document={}, send_to=[destination.name])
-    ledger.sent("1", destination.name, state="stored", text="")
+    bench.set_send(ledger, "1", "stored")
     return ledger.owed()[0]
 
 
@@ -81,25 +82,50 @@ def outcome(ledger) -> tuple[str, str]:
 @pytest.mark.parametrize(("lacks", "state"), [(0, "sent"), (1, "failed")])
 def test_a_report_on_the_association_that_asked_is_taken(ledger, archive, files, bench, lacks, state):
     archive.lacks = {bench.uid_of("P1", "result", number) for number in range(lacks)}
-    owed = stored(ledger, archive.destination)
+    owed = stored(bench, ledger, archive.destination)
     assert Commitment(ledger, "NODE").seek(owed, archive.destination, files) == (state == "sent")
     assert outcome(ledger)[0] == state
 
 
-def test_a_refused_request_leaves_the_result_stored_to_be_asked_again(ledger, archive, files):
+def test_a_refused_request_leaves_the_result_stored_to_be_asked_again(ledger, archive, files, bench):
     archive.status = 0x0213
-    owed = stored(ledger, archive.destination)
+    owed = stored(bench, ledger, archive.destination)
     with pytest.raises(NoAnswer, match="ARCHIVE answered 0x0213"):
         Commitment(ledger, "NODE").seek(owed, archive.destination, files)
     assert outcome(ledger)[0] == "stored"
     assert CommitmentReports(ledger).last_asked_at(owed) is None
 
 
+@pytest.mark.parametrize("problem", [RuntimeError("must be established"), KeyboardInterrupt(), OSError("disk")])
+def test_a_request_that_ends_otherwise_is_asked_again_at_once(ledger, archive, files, bench, monkeypatch, problem):
+    def failing(*_: Any, **__: Any) -> None:
+        raise problem
+
+    owed = stored(bench, ledger, archive.destination)
+    with monkeypatch.context() as patched:
+        patched.setattr(commitment, "ask_commitment", failing)
+        with pytest.raises(type(problem)):
+            Commitment(ledger, "NODE").seek(owed, archive.destination, files)
+    assert Commitment(ledger, "NODE").seek(owed, archive.destination, files)
+
+
+def test_a_node_that_was_killed_while_it_asked_asks_again_and_takes_the_late_report(ledger, archive, bench):
+    owed = stored(bench, ledger, archive.destination)
+    uids = [bench.uid_of("P1", "result", number) for number in range(3)]
+    reports = CommitmentReports(ledger)
+    reports.asking("1.2.3", owed, uids)  # as far as it came
+    assert reports.last_asked_at(owed) is None
+    assert reports.reported(CommitmentReport("1.2.3", frozenset(uids), {}))
+    reports.asked("1.2.3")  # an answer that is overtaken by the report changes nothing
+    assert outcome(ledger)[0] == "sent"
+    assert reports.last_asked_at(owed) is None
+
+
 def test_a_report_on_another_association_is_awaited_across_a_restart(monkeypatch, bench, archive, files):
     monkeypatch.setattr(commitment, "_REPORT_HERE_WITHIN_S", 0.1)
     archive.reports = False
     first = bench.ledger()
-    owed = stored(first, archive.destination)
+    owed = stored(bench, first, archive.destination)
     assert not Commitment(first, "NODE").seek(owed, archive.destination, files)
     first.close()
     again = bench.ledger()
@@ -109,18 +135,18 @@ def test_a_report_on_another_association_is_awaited_across_a_restart(monkeypatch
         assert len(asked.ReferencedSOPSequence) == 3
         reports = CommitmentReports(again)
         uids = {str(item.ReferencedSOPInstanceUID) for item in asked.ReferencedSOPSequence}
-        assert not reports.reported("1.2.3", uids, {})
-        assert reports.reported(str(asked.TransactionUID), uids, {})
+        assert not reports.reported(CommitmentReport("1.2.3", frozenset(uids), {}))
+        assert reports.reported(CommitmentReport(str(asked.TransactionUID), frozenset(uids), {}))
         assert outcome(again) == ("sent", "3 objects, committed")
         assert again.owed() == []
     finally:
         again.close()
 
 
-def test_what_is_not_committed_is_owed_again(monkeypatch, ledger, archive, files):
+def test_what_is_not_committed_is_owed_again(monkeypatch, ledger, archive, files, bench):
     monkeypatch.setattr(commitment, "_REPORT_HERE_WITHIN_S", 0.1)
     archive.reports = False
-    owed = stored(ledger, archive.destination)
+    owed = stored(bench, ledger, archive.destination)
     Commitment(ledger, "NODE").seek(owed, archive.destination, files)
     (asked,) = archive.transactions
     failed, silent, kept = asked.ReferencedSOPSequence

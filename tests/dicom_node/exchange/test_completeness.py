@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +23,13 @@ from dicom_node.worklist import worklist
 
 
 class Scene:
-    """A study that arrives, a PACS that answers as it is told, and a clock."""
+    """A study that arrives, a PACS that answers as it is told, the wall's clock and one that only goes on."""
 
-    def __init__(self, bench, **complete) -> None:
+    def __init__(self, bench, *, longest_step_s: float = 1e9, **complete) -> None:
         self.now_s = 1000.0
+        self.ticks_s = 0.0
         self.images_there: int | None = None
+        self.listed: Iterable[int] | None = None
         self.asked = 0
         self._bench = bench
         self.ledger = bench.ledger(lambda: self.now_s)
@@ -37,7 +39,9 @@ class Scene:
             complete=CompleteSettings(**{"settle_s": 5, "wait_for_answer_s": 100, **complete}),
             pacs=(Pacs("PACS", "127.0.0.1", 104),),
         )
-        self._completeness = Completeness(self.settings, self.ledger)
+        self._completeness = Completeness(
+            self.settings, self.ledger, clock=lambda: self.ticks_s, longest_step_s=longest_step_s
+        )
 
     def arrive(self, numbers, *, received_from: str = "PACS", description: str = "") -> None:
         for number in numbers:
@@ -46,10 +50,12 @@ class Scene:
             path = self.settings.data_folder / f"{number}.dcm"
             path.write_bytes(self._bench.file_bytes(dataset))
             self.ledger.arrived(identity_of(dataset), Path(path.name), received_from=received_from)
+        self._completeness.look()
 
     def after(self, seconds: float):
         """The study after so many seconds and a look."""
         self.now_s += seconds
+        self.ticks_s += seconds
         self._completeness.look()
         (study,) = self.ledger.studies()
         return study
@@ -63,8 +69,8 @@ class Scene:
         return [RemoteSeries(self._bench.uid_of("P1", "followup", "series"), "CT", self.images_there)]
 
     def instances(self, _study: str, _series: str) -> list[RemoteInstance]:
-        uids = [self._bench.uid_of("P1", "followup", number) for number in range(self.images_there or 0)]
-        return [RemoteInstance(uid, "") for uid in uids]
+        there = range(self.images_there or 0) if self.listed is None else self.listed
+        return [RemoteInstance(self._bench.uid_of("P1", "followup", number), "") for number in there]
 
 
 @pytest.fixture
@@ -155,6 +161,7 @@ def test_a_study_without_images_is_complete_after_the_quiet_time(scene, bench):
     dataset = bench.patient().slice("report", "20260301", 0)
     dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
     one.ledger.arrived(identity_of(dataset), Path("report.dcm"))
+    assert not one.after(0).complete
     assert not one.after(29).complete
     assert one.after(2).complete
 
@@ -191,3 +198,101 @@ def test_the_command_releases_a_held_study_and_no_other(scene, tmp_path):
     assert one.after(0).complete
     again = run(app, ["release", uid, "--config", str(tmp_path / "node.toml")])
     assert isinstance(again.exception, Refused)
+
+
+@pytest.mark.parametrize("jump_s", [100_000.0, -100_000.0])
+def test_a_wall_clock_that_jumps_neither_ends_nor_prolongs_the_wait(scene, jump_s):
+    one = scene()
+    one.arrive(range(3), received_from="SCANNER")
+    assert not one.after(20).complete
+    one.now_s += jump_s
+    assert not one.after(9).complete
+    assert one.after(2).complete
+
+
+def test_an_answer_holds_for_what_was_here_when_it_was_given_whatever_the_clocks_say(scene):
+    one = scene()
+    one.images_there = 5
+    one.arrive(range(3))
+    assert one.after(31).held
+    one.images_there = 4
+    one.now_s -= 500  # of the machine on which the next image arrives
+    one.arrive([3])
+    assert one.after(6).complete
+    one.images_there = 6
+    one.arrive([4])
+    assert one.after(31).held
+
+
+def test_time_in_which_nobody_looked_is_no_silence(scene):
+    """The database was away: what was received meanwhile is not in the ledger yet."""
+    one = scene(longest_step_s=10)
+    one.arrive(range(3), received_from="SCANNER")
+    for _ in range(3):
+        assert not one.after(9).complete
+    assert not one.after(600).complete
+    assert not one.after(2).complete
+    assert one.after(2).complete
+
+
+def test_a_listing_of_some_is_no_word_on_all(scene):
+    one = scene()
+    one.images_there, one.listed = 5, range(3)
+    one.arrive(range(3))
+    assert not one.after(6).complete
+    one.listed = [0, 1, 7]
+    one.images_there = 3
+    assert "PACS has 1 more image" in one.after(61).held
+
+
+def test_a_silent_pacs_that_has_said_that_it_has_more_holds_also_while_it_is_spared(scene):
+    one = scene()
+    one.images_there = 5
+    one.arrive(range(3))
+    assert one.after(31).held
+    one.arrive([3])
+    one._completeness._silent.add(one.settings.pacs[0].name)
+    one.ticks_s += 125
+    one._completeness._silent.add(one.settings.pacs[0].name)
+    assert one.after(6).held
+
+
+def test_a_study_at_which_the_node_fails_is_held_and_stops_no_other(scene, bench, monkeypatch):
+    one = scene()
+    broken = [bench.uid_of("P1", "followup")]
+    facts_of = completeness.facts_of
+    looked = []
+
+    def failing(paths):
+        looked.append([path.name for path in paths])
+        if looked[-1] != ["other.dcm"]:
+            raise IndexError("a header of a kind that nobody thought of")
+        return facts_of([])
+
+    monkeypatch.setattr(completeness, "facts_of", failing)
+    one.arrive(range(3), received_from="SCANNER")
+    dataset = bench.patient("P2").slice("other", "20260301", 0)
+    (one.settings.data_folder / "other.dcm").write_bytes(bench.file_bytes(dataset))
+    one.ledger.arrived(identity_of(dataset), Path("other.dcm"))
+    one._completeness.look()
+    one.ticks_s += 31
+    one._completeness.look()
+    states = {study.study_instance_uid: study for study in one.ledger.studies()}
+    assert "fault of the node (IndexError)" in states[broken[0]].held
+    assert states[bench.patient("P2").study_uid("other")].complete
+    tries = len(looked)
+    one._completeness.look()
+    assert len(looked) == tries  # not again at once
+    one.ledger.release(broken[0])
+    one._completeness.look()
+    assert all(study.complete for study in one.ledger.studies())
+
+
+def test_a_round_that_is_stopped_goes_no_further(scene):
+    one = scene()
+    one.arrive(range(3), received_from="SCANNER")
+    one.ticks_s += 31
+    one._completeness.look(lambda: True)
+    assert not one.ledger.studies()[0].complete
+    one._completeness.look()
+    assert one.ledger.studies()[0].complete

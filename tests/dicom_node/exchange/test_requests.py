@@ -33,9 +33,9 @@ def requests(bench, clock):
 def test_tries_become_rarer_and_never_cease(requests, clock):
     waits_s = []
     for _ in range(200):
-        assert requests.is_due(QUESTION)
+        assert QUESTION not in requests.waiting()
         requests.record(QUESTION, "not_there", "PACS does not have it.")
-        assert not requests.is_due(QUESTION)
+        assert requests.waiting() == {QUESTION}
         waits_s.append(requests.last(QUESTION).next_at - clock.now_s)
         clock.now_s += waits_s[-1]
     assert waits_s[:6] == [10, 20, 40, 80, 100, 100]
@@ -51,3 +51,11 @@ def test_an_answer_ends_the_series_of_tries(requests, clock):
     assert requests.last(QUESTION).next_at == clock.now_s + 10
     requests.forget("baseline", "1.2.3")
     assert requests.last(QUESTION) is None
+
+
+def test_a_clock_that_is_set_back_puts_nothing_off(requests, clock):
+    requests.record(QUESTION, "answered", "")
+    assert not requests.last(QUESTION).is_due(clock.now_s)
+    clock.now_s -= 500
+    assert requests.last(QUESTION).is_due(clock.now_s)
+    assert requests.waiting() == set()

@@ -337,7 +337,7 @@ def test_the_peer_does_not_pay_for_the_nodes_own_work():
         def refuses(self, _):
             return None
 
-        def commit(self, _):
+        def commit(self, *_):
             seen.append(association.due)
             return Reply(Status.SUCCESS)
 

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dicom_node.back_off import BackOff
 from dicom_node.child import assess_in_child
 from dicom_node.claims import Claims
 from dicom_node.ledger import Ledger
-from dicom_node.outbox import BackOff
 from dicom_node.queue import Tools
 from dicom_node.send import send_files
 from dicom_node.serve import Node
