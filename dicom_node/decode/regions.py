@@ -182,9 +182,8 @@ def _carried(
 def _corners(voxels: NDArray[np.bool_], geometry: Geometry) -> FloatArray:
     """(8, 3) LPS corners of the region's box; of the whole grid where nothing is drawn."""
     found = ndimage.find_objects(voxels.astype(np.uint8))
-    box = found[0] if found else tuple(slice(0, n) for n in voxels.shape)
-    corners = np.stack(np.meshgrid(*([s.start, s.stop - 1] for s in box), indexing="ij"), -1).reshape(-1, 3)
-    return geometry.lps_of(corners)
+    part = geometry.crop([s.start for s in found[0]], [s.stop for s in found[0]]) if found else geometry
+    return part.corners_lps()
 
 
 def _level(
