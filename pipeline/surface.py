@@ -60,7 +60,8 @@ class Level:
         return Mask(self.values > 0, self.grid)
 
     def mask_on(self, grid: Geometry) -> Mask:
-        """The inside on a grid that reaches as far as the inside does. Raises FrameMismatch for one in another frame."""
+        """The inside on a grid that reaches as far as the inside does. Raises FrameMismatch where its frame is
+        another."""
         if grid.frame_uid != self.grid.frame_uid:
             raise FrameMismatch("the level and the grid lie in different frames of reference")
         own = self.mask()
