@@ -68,7 +68,7 @@ WRONG = [
     ({"lesions.0.protocol.0.active": True}, "protocol[0].active goes with a phase thaw, not with freeze"),
     ({"lesions.0.protocol.0.power_w": 40}, "protocol[0].power_w goes with a phase heat, not with freeze"),
     ({"lesions.0.protocol.0.phase": "boil"}, "lesions[0].protocol[0].phase must be one of"),
-    ({"lesions.0.protocol.0.duration_s": 0}, "lesions[0].protocol[0].duration_s must be above 0"),
+    ({"lesions.0.protocol.0.duration_s": 0}, "lesions[0].protocol[0].duration_s must be at least 1"),
     (
         {"lesions.0.protocol": [{"phase": "heat", "duration_s": 9, "power_w": -3}]},
         "lesions[0].protocol[0].power_w must be above 0",

@@ -105,7 +105,7 @@ SIZE = {"temperature_c": 253.15, "after_s": 600, "diameter_mm": 30}
 BAD = [
     (change(f"{APPLICATOR}.entry_lps_mm", "tip"), "lesions[0].applicators[0].entry_lps_mm must"),
     (change("procedure.energy", "laser"), "procedure.energy must be one of cryoablation"),
-    (change("lesions.0.protocol.0.duration_s", -600), "lesions[0].protocol[0].duration_s must be above 0"),
+    (change("lesions.0.protocol.0.duration_s", -600), "lesions[0].protocol[0].duration_s must be at least 1"),
     (change("lesions.0.protocol.0.duration_s", 1e9), "lesions[0].protocol[0].duration_s must be at most 7200"),
     (
         change(f"{APPLICATOR}.isotherm_size", SIZE),
