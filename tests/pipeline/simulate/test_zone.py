@@ -15,6 +15,7 @@ from pipeline.simulate.dose import Dose
 from pipeline.simulate.placement import CannotSimulate, active_line
 from pipeline.simulate.planned import planned_margins
 from pipeline.simulate.zone import Factors, SimulatedZone, SimulationSettings, scene_of, simulate, simulate_zone
+from pipeline.surface import surface_of_mask
 from pipeline.volume import Mask
 
 MakeProbe = Callable[..., Applicator]
@@ -78,13 +79,13 @@ def test_less_power_and_more_blood_make_a_smaller_zone(plan: MakePlan, applicato
 
 
 def test_where_the_probe_points_does_not_matter(plan: MakePlan, argon: CryoProbe) -> None:
-    volumes = []
+    volumes, surface = [], surface_of_mask(plan().lesions[0].tumor)
     for direction in ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.5, 0.6, 0.7)):
         axis = np.array(direction) / np.linalg.norm(direction)
         tip, entry = (tuple(float(v) for v in at * axis) for at in (-15.0, 65.0))
         made = plan((Applicator("argon", tip, entry, argon),), DOUBLE[:1])  # type: ignore[arg-type]
         zone = zone_of(made)
-        volumes.append(planned_margins(zone, made.lesions[0])[0].size.volume_ml[0])
+        volumes.append(planned_margins(zone, made.lesions[0].tumor, surface)[0].size.volume_ml[0])
     assert np.ptp(volumes) / np.mean(volumes) < 0.04  # of 1.6 ml on cells of 2 mm
 
 
