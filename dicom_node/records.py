@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from unicodedata import category
 
 from dicom_node.refusal import Refused
@@ -203,7 +203,16 @@ class WorkerRecord:
     lost: bool = False
 
 
-def same_patient(patient_id: str, issuer: str, plan: RegisteredPlan | Study) -> bool:
+class OfPatient(Protocol):
+    """What belongs to a patient: a plan, a study."""
+
+    @property
+    def patient_id(self) -> str: ...
+    @property
+    def issuer_of_patient_id(self) -> str: ...
+
+
+def same_patient(patient_id: str, issuer: str, known: OfPatient) -> bool:
     """Whether a patient ID, by whom it was issued, is the plan's or study's; an issuer that is not said is any."""
-    other = plan.issuer_of_patient_id
-    return patient_id == plan.patient_id and (not issuer or not other or issuer == other)
+    other = known.issuer_of_patient_id
+    return patient_id == known.patient_id and (not issuer or not other or issuer == other)

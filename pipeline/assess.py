@@ -23,7 +23,6 @@ from pipeline.lesion import (
     segment,
     view_lesion,
     why_not_in_view,
-    zone_astray,
 )
 from pipeline.organ import FoundOrgan
 from pipeline.organ_mask import organ_of
@@ -33,7 +32,7 @@ from pipeline.rigid import rigid_start
 from pipeline.sampling import Box, box_of, extent_of
 from pipeline.segment import Zone
 from pipeline.simulate.zone import SimulationSettings
-from pipeline.simulated_plan import AS_EXPECTATION, completed_plan
+from pipeline.simulated_plan import AS_EXPECTATION, completed_plan, zone_astray
 from pipeline.transform import Transform, grown, identity
 from pipeline.trust import agreement_around, judge_registration, refused_together, worst_of
 from pipeline.volume import Mask
@@ -118,9 +117,10 @@ def _unfit(case: Case) -> Reason | None:
     if case.plan.organ == "lung":
         text = "Ablation zones in the lung are not assessed yet: they are denser than the organ and change otherwise."
         return Reason("organ_not_supported", text)
-    astray = [reason for lesion in case.plan.lesions if (reason := zone_astray(lesion)) is not None]
-    if astray:
-        return astray[0]
+    for lesion in case.plan.lesions:
+        astray = zone_astray(lesion, lesion.simulated_zone, "that the plan names the right regions")
+        if astray is not None:
+            return astray
     for name, volume in (("follow-up", followup), ("plan's baseline", baseline)):
         if volume.is_blank:
             return Reason("image_blank", f"The {name} has the same value everywhere, or none: its pixels were lost.")

@@ -101,10 +101,17 @@ class Geometry:
         high = np.clip(np.ceil(index.max(0) + pad) + 1, 0, self.shape).astype(int)
         return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
 
+    def corners_lps(self) -> FloatArray:
+        """(8, 3) LPS millimetres of the outermost voxel centers, the first voxel's first."""
+        ends = np.meshgrid(*((0, n - 1) for n in self.shape), indexing="ij")
+        return self.lps_of(np.stack(ends, axis=-1).reshape(-1, 3))
+
     def holding(self, others: Sequence[Geometry]) -> Geometry:
-        """This grid with as many more of its own cells on each side as the voxel centers of others need."""
-        corners = [grid.lps_of(np.array([(0, 0, 0), np.array(grid.shape) - 1])) for grid in (self, *others)]
-        index = self.index_of(np.concatenate(corners))
+        """This grid with as many more of its own cells on each side as the voxel centers of others need. Raises
+        FrameMismatch for a grid in another frame."""
+        if any(grid.frame_uid != self.frame_uid for grid in others):
+            raise FrameMismatch("a grid cannot hold one of another frame of reference")
+        index = self.index_of(np.concatenate([grid.corners_lps() for grid in (self, *others)]))
         low = np.floor(index.min(axis=0) + 1e-6).astype(int)
         size = np.ceil(index.max(axis=0) - 1e-6).astype(int) + 1 - low
         matrix = self.lps_from_index.copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,6 @@ from pipeline.case import Case, Lesion
 from pipeline.contraction import contraction_mm
 from pipeline.coverage import inside
 from pipeline.enhancement import LIVER_SURELY_ENHANCED_HU, LIVER_UNENHANCED_HU
-from pipeline.fine_grids import thinned
 from pipeline.geometry import Geometry
 from pipeline.history import earlier_of, earlier_outcomes, may_have_shrunk_to
 from pipeline.judge import earlier_clean, judge_lesion
@@ -27,7 +27,7 @@ from pipeline.measurement import measure_lesion
 from pipeline.organ import FoundOrgan
 from pipeline.progression import Scene, find_growth, find_nodules, find_uncovered
 from pipeline.segment import Surroundings, Zone, segment_zone
-from pipeline.simulated_plan import FAR_MM
+from pipeline.simulated_plan import planned_depth_mm
 from pipeline.surface import Surface, level_of_mask
 from pipeline.transform import Transform, identity, resample_distance, sample, sample_distance
 from pipeline.volume import Mask, Volume
@@ -97,6 +97,12 @@ class LesionView:
     baseline_points: NDArray[np.float64]
     """(k, j, i, 3): where each voxel of `image` lies in the baseline, LPS mm."""
 
+    @cached_property
+    def planned_depth_mm(self) -> float | None:
+        """How deep in the simulated zone any part of the tumor lies (see `planned_depth_mm`); None without one."""
+        zone = self.lesion.simulated_zone
+        return None if zone is None else planned_depth_mm(self.lesion.tumor, zone)
+
 
 def view_lesion(case: Case, lesion: Lesion, baseline_from_followup: Transform, organ: FoundOrgan) -> LesionView:
     """Crops and maps. Raises ValueError when the lesion lies outside the follow-up: see `is_in_view`."""
@@ -127,24 +133,6 @@ def why_not_in_view(case: Case, lesion: Lesion) -> Reason:
     return _TUMOR_CUT if _cut_by_border(lesion.tumor, case.plan.baseline.geometry) else _OUT_OF_VIEW
 
 
-def zone_astray(lesion: Lesion) -> Reason | None:
-    """Why a lesion's simulated zone cannot be meant for its tumor, if so."""
-    if _planned_depth_mm(lesion) >= -FAR_MM:
-        return None
-    text = (
-        f"The simulated zone of {lesion.lesion_id} lies more than {FAR_MM:.0f} mm from its tumor: check that the "
-        "plan names the right regions."
-    )
-    return Reason("simulated_zone_astray", text)
-
-
-def _planned_depth_mm(lesion: Lesion) -> float:
-    """How deep in the simulated zone any part of the tumor lies; negative: how far all of it lies outside."""
-    if lesion.simulated_zone is None:
-        return 0.0
-    return float(sample_distance(thinned(lesion.simulated_zone), _some(lesion.tumor.points_lps_mm())).max())
-
-
 def segment(case: Case, view: LesionView) -> Zone | Reason:
     """The zone, or why there is none; in the liver on CT an unknown contrast phase is settled by its own brightness."""
     phase = case.followup.phase
@@ -173,7 +161,7 @@ def _without_prediction(case: Case, view: LesionView) -> Surroundings:
 def assess_lesion(case: Case, view: LesionView, found: Zone | Reason, carried: CarriedTumor) -> LesionAssessment:
     """The lesion's answer on the follow-up's own grid."""
     answer = _answer(case, view, found, carried)
-    if _planned_depth_mm(view.lesion) >= 0:
+    if view.planned_depth_mm is None or view.planned_depth_mm >= 0:
         return answer
     return replace(answer, reasons=(*answer.reasons, _SIMULATED_MISSES))
 
@@ -215,7 +203,7 @@ def _answer(case: Case, view: LesionView, found: Zone | Reason, carried: Carried
         lesion_id=lesion.lesion_id,
         outcome=outcome,
         required_margin_mm=lesion.required_margin_mm,
-        reasons=(*reasons, *measured.remarks, *_remarks(lesion, found, compared)),
+        reasons=(*reasons, *measured.remarks, *_remarks(view, found, compared)),
         margin=measured.margin,
         simulated_zone=compared,
         findings=findings,
@@ -234,15 +222,17 @@ def _looks_untreated(zone: Zone, tumor: Mask) -> bool:
     return 2 * (zone.mask & tumor).volume_ml / (zone.mask.volume_ml + tumor.volume_ml) > UNTREATED_DICE
 
 
-def _remarks(lesion: Lesion, zone: Zone, compared: SimulatedZoneComparison | None) -> tuple[Reason, ...]:
+def _remarks(view: LesionView, zone: Zone, compared: SimulatedZoneComparison | None) -> tuple[Reason, ...]:
     """What a reader should know beside the verdict of zone and plan."""
     out: tuple[Reason, ...] = ()
     if zone.bright_core_ml > 0:
         core = f"{zone.bright_core_ml:.1f} ml deep inside the zone are brighter than its rest"
         out += (Reason("bright_core_in_zone", f"{core} and taken for coagulated core."),)
-    if lesion.simulated_zone is not None and compared is None:
-        out += (_SIMULATED_CUT,)
-    if compared is not None and compared.minimal_margin_mm < -_SURELY_OUT_MM and _planned_depth_mm(lesion) >= 0:
+    if view.planned_depth_mm is None:
+        return out
+    if compared is None:
+        return (*out, _SIMULATED_CUT)
+    if compared.minimal_margin_mm < -_SURELY_OUT_MM and view.planned_depth_mm >= 0:
         text = f"The simulated zone leaves part of the tumor out ({-compared.minimal_margin_mm:.1f} mm at the farthest)"
         out += (Reason("simulated_zone_leaves_tumor", f"{text}; the verdict rests on the zone found."),)
     return out

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import marching_cubes
 
-from pipeline.geometry import FloatArray, Geometry
+from pipeline.geometry import FloatArray, FrameMismatch, Geometry
 from pipeline.volume import Mask, signed_distance_mm
 
 Array = NDArray[np.float32]
@@ -60,13 +60,17 @@ class Level:
         return Mask(self.values > 0, self.grid)
 
     def mask_on(self, grid: Geometry) -> Mask:
-        """The inside on a grid that reaches as far as the inside does."""
+        """The inside on a grid that reaches as far as the inside does. Raises FrameMismatch where its frame is
+        another."""
+        if grid.frame_uid != self.grid.frame_uid:
+            raise FrameMismatch("the level and the grid lie in different frames of reference")
         own = self.mask()
         if own.is_empty:
             return Mask(np.zeros(grid.shape, bool), grid)
         inside = own.points_lps_mm()
         first = grid.index_of(self.grid.lps_of((0, 0, 0)))
-        if np.abs(first - np.round(first)).max() < 1e-3 and np.allclose(self.grid.spacing_mm, grid.spacing_mm):
+        steps, wanted = self.grid.lps_from_index[:3, :3], grid.lps_from_index[:3, :3]
+        if np.abs(first - np.round(first)).max() < 1e-3 and np.allclose(steps, wanted, atol=1e-6):
             return own.crop(own.geometry.box_around(inside, pad_mm=0.0)).embedded_in(grid)
         voxels = np.zeros(grid.shape, bool)
         box = grid.box_around(inside, pad_mm=float(self.grid.spacing_mm.max()))

@@ -14,7 +14,8 @@ Array = NDArray[np.float32]
 #: Expected diameter over the planned one, by days since the procedure.
 #: Cryoablation: the zone at 24 h ends where the ice did (0.8 mm apart, pig liver: Weber, Radiology 1998;207:73); at one
 #: month it has 0.78, 0.77 and 0.68 of the ice ball's three diameters (Young, Abdom Radiol 2024,
-#: doi:10.1007/s00261-023-04117-3). The planned zone is a lethal isotherm inside the ice, hence the milder start.
+#: doi:10.1007/s00261-023-04117-3). The planned zone is a lethal isotherm inside the ice, hence the milder start. After
+#: the first month no numbers were found: the factors of 180 and 365 days are assumed, for every energy.
 #: Microwave: the volume grows by 57 % (median of 26) in the first 24 h, so the diameter by 16 %. How fast heated zones
 #: shrink after that was not found in numbers: they are taken to shrink as far as frozen ones do, from there.
 #: Radiofrequency: neither was found; half of microwave's growth.

@@ -10,6 +10,7 @@ from dicom_node.decode.choose import Wanted, check_slices, choose
 from dicom_node.decode.files import Header, Scan, scan
 from dicom_node.decode.plan import PlanFile
 from dicom_node.decode.series import Acquisition, read_series, read_volume, refusal_of
+from dicom_node.records import same_patient
 from dicom_node.refusal import Refused
 from pipeline.volume import Volume
 
@@ -28,17 +29,26 @@ def images_of_patient(paths: Sequence[Path], plan_file: PlanFile, what: str) -> 
         raise Refused(broken.code, broken.text)
     if not found.headers:
         raise Refused("empty_folder", f"There is no DICOM image in the {what} folder; give the folder of the study.")
-    patients = {header.text("PatientID") for header in found.headers}
-    if len(patients) > 1:
-        raise Refused(
-            "several_patients",
-            f"The {what} folder holds images of {len(patients)} patients; give the folder of one study.",
-        )
-    issuers = {header.text("IssuerOfPatientID") for header in found.headers} - {""}
-    other_issuer = bool(plan_file.issuer_of_patient_id) and bool(issuers - {plan_file.issuer_of_patient_id})
-    if patients != {plan_file.patient_id} or other_issuer:
+    patients = len({header.text("PatientID") for header in found.headers})
+    if max(patients, issuers := len(_issuers(found.headers))) > 1:
+        told = f"{patients} patients" if patients > 1 else f"one patient ID from {issuers} issuers"
+        raise Refused("several_patients", f"The {what} folder holds images of {told}; give the folder of one study.")
+    if not all(same_patient(*header.patient, plan_file) for header in found.headers):
         raise Refused("patient_mismatch", f"The {what} images are of another patient than the plan; check the folder.")
     return list(found.headers)
+
+
+def check_one_patient(baseline: Sequence[Header], followup: Sequence[Header]) -> None:
+    """Raises Refused ``patient_mismatch`` where the plan says no issuer of its patient ID and the two say different
+    ones."""
+    if len(_issuers([*baseline, *followup])) > 1:
+        text = "The follow-up's patient ID is of another issuer than the baseline's, so of another patient"
+        raise Refused("patient_mismatch", f"{text}; check the folder.")
+
+
+def _issuers(headers: Sequence[Header]) -> set[str]:
+    """Who issued the patient IDs, as far as the headers say."""
+    return {header.text("IssuerOfPatientID") for header in headers} - {""}
 
 
 def of_baseline(headers: Sequence[Header], plan_file: PlanFile) -> list[Header]:

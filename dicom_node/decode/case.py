@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from dicom_node.decode.baseline import AROUND_MM, images_of_patient, read_baseline
+from dicom_node.decode.baseline import AROUND_MM, check_one_patient, images_of_patient, read_baseline
 from dicom_node.decode.choose import Chosen, Wanted, choose
 from dicom_node.decode.dates import acquired_on
 from dicom_node.decode.files import Header, quiet
@@ -39,6 +39,7 @@ def read_case(
         plan_file = read_plan_file(plan)
         before = images_of_patient(baseline, plan_file, "baseline")
         after = images_of_patient(followup, plan_file, "follow-up")
+        check_one_patient(before, after)
         baseline_acquisition, baseline_volume = read_baseline(before, plan_file)
         source = region_source(plan_file)
         loaded = load_plan(plan_file, baseline_volume, source, probes or probe_table())

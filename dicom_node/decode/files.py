@@ -63,6 +63,11 @@ class Header:
             return ""
         return "" if value is None else str(value).strip()
 
+    @property
+    def patient(self) -> tuple[str, str]:
+        """The patient ID, and who issued it; empty where the file does not say."""
+        return self.text("PatientID"), self.text("IssuerOfPatientID")
+
     def meta(self, keyword: str) -> str:
         """The same for the file meta information, e.g. the transfer syntax."""
         try:

@@ -54,8 +54,8 @@ def is_in_mask(values: NDArray[Any], name: str, *, joins_labels: bool) -> NDArra
     least, most = (float(end.reduce(values, axis=None)) for end in (np.fmin, np.fmax))
     if least < -_ROUNDING or most > 1 + _ROUNDING:
         found = _few_values(values)
-        around = [0.0] if np.isnan(values).any() else []
-        is_two = found is not None and sorted({*around, *found}) == [0, most] and np.isfinite(most)
+        ends = {*(found or ()), *([0.0] if np.isnan(values).any() else [])}
+        is_two = len(ends) == 2 and min(ends) == 0 and np.isfinite(most)
         is_labels = joins_labels and found is not None and found[0] >= 0 and all(value.is_integer() for value in found)
         if not is_two and not is_labels:
             raise Refused("region_unreadable", f"{name} is no mask: {_told(found, least, most)}; {_INSTEAD}.")

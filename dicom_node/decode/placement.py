@@ -80,14 +80,12 @@ def _between(values: NDArray[np.float32], parts: NDArray[np.int_]) -> NDArray[np
 
 def _fits(part: Geometry, baseline: Geometry) -> bool:
     """Whether the part's voxels are voxels of the baseline (to a hundredth of a voxel at every corner)."""
-    corners = np.array(
-        [[k, j, i] for k in (0, part.shape[0] - 1) for j in (0, part.shape[1] - 1) for i in (0, part.shape[2] - 1)]
-    )
-    index = baseline.index_of(part.lps_of(corners))
+    corners = part.corners_lps()
+    own, index = np.round(part.index_of(corners)), baseline.index_of(corners)
     first = np.round(index[0])
     if (first < 0).any() or (first + part.shape > np.array(baseline.shape)).any():
         return False
-    return bool(np.abs(index - corners - first).max() < 0.01) and bool(
+    return bool(np.abs(index - own - first).max() < 0.01) and bool(
         np.allclose(part.lps_from_index[:3, :3], baseline.lps_from_index[:3, :3], atol=1e-3)
     )
 

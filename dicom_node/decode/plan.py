@@ -15,6 +15,7 @@ from dicom_node.decode.regions import RegionSource, check_region, read_region, r
 from dicom_node.decode.schema import Node, read_document
 from dicom_node.decode.treatment import read_applicators, read_protocol, with_devices
 from dicom_node.probe_table import ProbeTable
+from dicom_node.records import same_patient
 from dicom_node.refusal import Refused
 from pipeline.assessment import Reason
 from pipeline.case import Applicator, Energy, Lesion, Organ, Plan, ProtocolPhase
@@ -113,8 +114,14 @@ def region_source(plan_file: PlanFile, headers: Iterable[Header] | None = None) 
         headers = scan([plan_file.folder]).headers if by_uid else ()
     objects = {header.text("SOPInstanceUID"): header for header in headers}
     links = [h for h in objects.values() if h.text("SOPClassUID") in REGISTRATION_CLASSES]
-    mine = tuple(link for link in links if link.text("PatientID") == plan_file.patient_id)
-    return RegionSource(plan_file.folder, plan_file.patient_id, objects, mine)
+    mine = tuple(link for link in links if same_patient(*link.patient, plan_file))
+    return RegionSource(
+        plan_file.folder,
+        plan_file.patient_id,
+        objects,
+        mine,
+        issuer_of_patient_id=plan_file.issuer_of_patient_id,
+    )
 
 
 def check_regions(plan_file: PlanFile, source: RegionSource) -> None:

@@ -22,6 +22,7 @@ from dicom_node.decode.placement import beyond_zero, placed
 from dicom_node.decode.region_ref import RegionRef, Threshold
 from dicom_node.decode.segment import SEGMENTATION_CLASSES, segment_voxels
 from dicom_node.decode.temperature_map import TEMPERATURE_CLASSES, check_celsius, read_temperature
+from dicom_node.records import same_patient
 from dicom_node.refusal import Refused
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.volume import Mask
@@ -35,7 +36,8 @@ _JOIN_LABELS = ("organ_mask", "vessel_mask")
 class RegionSource:
     """Where a plan's regions lie. objects: the DICOM headers of the plan's folder by SOP Instance UID.
 
-    registrations: those among them that link frames of reference; absent: where an object was looked for that is not
+    issuer_of_patient_id: empty where the plan does not say; registrations: those of the objects that link frames of
+    reference; absent: where an object was looked for that is not
     there, as it is told.
     """
 
@@ -44,6 +46,7 @@ class RegionSource:
     objects: Mapping[str, Header]
     registrations: tuple[Header, ...] = ()
     absent: str = "not in the plan's folder"
+    issuer_of_patient_id: str = ""
 
 
 def read_region(ref: RegionRef, source: RegionSource, baseline: Geometry) -> Mask:
@@ -179,9 +182,8 @@ def _carried(
 def _corners(voxels: NDArray[np.bool_], geometry: Geometry) -> FloatArray:
     """(8, 3) LPS corners of the region's box; of the whole grid where nothing is drawn."""
     found = ndimage.find_objects(voxels.astype(np.uint8))
-    box = found[0] if found else tuple(slice(0, n) for n in voxels.shape)
-    corners = np.stack(np.meshgrid(*([s.start, s.stop - 1] for s in box), indexing="ij"), -1).reshape(-1, 3)
-    return geometry.lps_of(corners)
+    part = geometry.crop([s.start for s in found[0]], [s.stop for s in found[0]]) if found else geometry
+    return part.corners_lps()
 
 
 def _level(
@@ -204,7 +206,7 @@ def _object(ref: RegionRef, source: RegionSource) -> Header:
     header = source.objects.get(ref.sop_instance_uid)
     if header is None:
         raise Refused("region_missing", f"{ref.key}.sop_instance_uid names an object that is {source.absent}.")
-    if header.text("PatientID") != source.patient_id:
+    if not same_patient(*header.patient, source):
         raise Refused("patient_mismatch", f"{ref.key} names an object of another patient than the plan's.")
     kinds: tuple[str, ...]
     if ref.roi_number is not None:

@@ -14,6 +14,9 @@ from pipeline.simulate.schedule import PRESETS
 
 #: Beyond these a slip of unit or decimal point: no published freeze is longer than an hour, no generator stronger.
 LONGEST_PHASE_S, LONGEST_PROTOCOL_S, MOST_POWER_W = 7200.0, 21600.0, 500.0
+#: A shorter phase does nothing that could be told. Each freeze of a protocol is kept apart to be written, and more than
+#: so many phases no console runs.
+_SHORTEST_PHASE_S, _MOST_PHASES = 1.0, 60
 _LEAST_SHAFT_MM, _FARTHEST_MM = 1.0, 3000.0
 #: The ice of the shortest probes is nearly a ball; one much wider than long has its numbers the wrong way round.
 _LEAST_LENGTH_SHARE = 0.8
@@ -47,7 +50,10 @@ def read_protocol(node: Node, energy: Energy) -> tuple[ProtocolPhase, ...]:
     if not isinstance(given.value, list) or not given.value:
         usual = f", or one of {', '.join(PRESETS)}" if energy == "cryoablation" else ""
         raise given.wrong(f"must be a list of one phase or more{usual}")
-    phases = tuple(_phase(item, energy) for item in given.list(at_least=1))
+    items = given.list(at_least=1)
+    if len(items) > _MOST_PHASES:
+        raise given.wrong(f"has {len(items)} phases; at most {_MOST_PHASES} are possible")
+    phases = tuple(_phase(item, energy) for item in items)
     if not any(phase.phase == _PHASES[energy][0] for phase in phases):
         raise given.wrong(f"has no phase {_PHASES[energy][0]}; without one a {energy} makes no zone")
     total = sum(phase.duration_s for phase in phases)
@@ -122,7 +128,7 @@ def _phase(node: Node, energy: Energy) -> ProtocolPhase:
     is_active = node.child("active").boolean() if node.has("active") else phase == "heat" and energy == "cryoablation"
     return ProtocolPhase(
         cast(Literal["freeze", "thaw", "heat"], phase),
-        node.child("duration_s").number(above=0, most=LONGEST_PHASE_S),
+        node.child("duration_s").number(least=_SHORTEST_PHASE_S, most=LONGEST_PHASE_S),
         node.child("power_w").number(above=0, most=MOST_POWER_W) if node.has("power_w") else None,
         is_active=is_active,
     )

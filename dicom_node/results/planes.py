@@ -125,7 +125,7 @@ def planes_through(volume: Volume, organ: Organ, levels: Mapping[str, Level], cu
 
 def _frame(focus: Focus | None, regions: Mapping[Region, Mask], volume: Volume) -> tuple[FloatArray, FloatArray, float]:
     """The point to cut through, the middle of the pictures, and their side in mm."""
-    held = [_corners_lps_mm(mask) for mask in regions.values()]
+    held = [mask.geometry.corners_lps() for mask in regions.values()]
     if focus is not None:
         held.append(np.array([focus.point_lps_mm]))
     if not held:
@@ -242,10 +242,3 @@ def _cropped(mask: Mask) -> Mask:
         filled = np.flatnonzero(mask.voxels.any(axis=others))
         box.append(slice(max(0, int(filled[0]) - 3), int(filled[-1]) + 4))
     return mask.crop((box[0], box[1], box[2]))
-
-
-def _corners_lps_mm(mask: Mask) -> FloatArray:
-    """(8, 3) corners of the mask's box."""
-    last: Sequence[int] = [n - 1 for n in mask.geometry.shape]
-    grid = np.stack(np.meshgrid(*([0, n] for n in last), indexing="ij"), axis=-1).reshape(-1, 3)
-    return mask.geometry.lps_of(grid)

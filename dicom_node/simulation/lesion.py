@@ -10,11 +10,10 @@ import numpy as np
 
 from dicom_node.refusal import Refused
 from pipeline.assessment import Reason
-from pipeline.case import Lesion, Plan, Point
-from pipeline.margin import measure_margin
+from pipeline.case import Lesion, Plan
 from pipeline.simulate.placement import CannotSimulate, check_lesion
 from pipeline.simulate.planned import PlannedMargin, Spread, planned_margins, spread_of
-from pipeline.simulate.zone import SimulatedZone, SimulationSettings, simulate_zone
+from pipeline.simulate.zone import Scene, SimulatedZone, SimulationSettings, scene_of, simulate
 from pipeline.simulated_plan import of_applicators, of_devices, of_place
 from pipeline.surface import surface_of_mask
 from pipeline.transform import sample_distance
@@ -32,14 +31,12 @@ class Overlap:
 @dataclass(frozen=True, eq=False)
 class SimulatedLesion:
     """A lesion with its simulated zone. margins: one for each edge of the zone; spread: None where it was not asked
-    for; thinnest_lps_mm: on the tumor where the margin of the edge that counts is least, None without a zone; overlap:
-    None where the plan brings no zone."""
+    for; overlap: None where the plan brings no zone."""
 
     lesion: Lesion
     zone: SimulatedZone
     margins: tuple[PlannedMargin, ...]
     spread: Spread | None
-    thinnest_lps_mm: Point | None
     overlap: Overlap | None
     reasons: tuple[Reason, ...]
 
@@ -59,8 +56,14 @@ def simulated_lesions(
     for number, lesion in with_applicators or list(enumerate(plan.lesions)):
         with _naming(number):
             check_lesion(lesion)
+    progress("lay out")
+    scenes: list[tuple[int, Scene]] = []  # all before the first is simulated: what is wrong is told at once
+    for number, lesion in with_applicators:
+        with _naming(number):
+            scenes.append((number, scene_of(plan, lesion, settings)))
     found = [
-        _simulated(plan, number, settings, with_spread=with_spread, progress=progress) for number, _ in with_applicators
+        _simulated(plan, number, scene, settings, with_spread=with_spread, progress=progress)
+        for number, scene in scenes
     ]
     left_out = tuple(
         Reason(
@@ -86,15 +89,17 @@ def _naming(number: int) -> Iterator[None]:
 def _simulated(
     plan: Plan,
     number: int,
+    scene: Scene,
     settings: SimulationSettings,
     *,
     with_spread: bool,
     progress: Callable[[str], None],
 ) -> SimulatedLesion:
-    lesion = plan.lesions[number]
+    lesion = scene.lesion
     progress(f"simulate {lesion.lesion_id}")
+    surface = surface_of_mask(lesion.tumor)
     with _naming(number):
-        zone = simulate_zone(plan, lesion, settings)
+        zone = simulate(scene, settings)
         spread = None
         if with_spread:
             spread = spread_of(
@@ -102,20 +107,15 @@ def _simulated(
                 lesion,
                 settings,
                 zone,
+                surface,
                 told=lambda done, runs: progress(f"simulate {lesion.lesion_id} otherwise, {done} of {runs}"),
             )
-    margins = planned_margins(zone, lesion)
-    thinnest = None
-    if not zone.counting.mask.is_empty:
-        margin = measure_margin(surface_of_mask(lesion.tumor), zone.counting.level)
-        x, y, z = margin.tumor.vertices_lps_mm[margin.thinnest]
-        thinnest = (float(x), float(y), float(z))
+    margins = planned_margins(zone, lesion.tumor, surface)
     return SimulatedLesion(
         lesion=lesion,
         zone=zone,
         margins=margins,
         spread=spread,
-        thinnest_lps_mm=thinnest,
         overlap=None if lesion.simulated_zone is None else _overlap(lesion.simulated_zone, zone.counting.mask),
         reasons=_reasons(lesion, zone, margins[0], f"lesions[{number}]"),
     )
@@ -125,7 +125,7 @@ def _reasons(lesion: Lesion, zone: SimulatedZone, margin: PlannedMargin, key: st
     """What to know of a lesion's simulation, the most important first. margin: of the edge that counts."""
     wrong = of_place(lesion, zone, key)
     of_zone = (wrong,) if wrong is not None else _of_margin(lesion, margin)
-    return (*of_zone, *of_applicators(lesion, key), *of_devices(lesion))
+    return (*of_zone, *of_applicators(lesion, zone, key), *of_devices(lesion, key))
 
 
 def _of_margin(lesion: Lesion, margin: PlannedMargin) -> tuple[Reason, ...]:

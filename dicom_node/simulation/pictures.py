@@ -77,7 +77,7 @@ def _planes(found: SimulatedLesion, study: PlannedStudy) -> tuple[Plane, ...]:
     zone = found.zone
     for edge in zone.edges:
         levels[edge.name] = edge.level
-    held: list[FloatArray] = [found.lesion.tumor.centroid_lps_mm[None], _corners(levels["tumor"])]
+    held: list[FloatArray] = [found.lesion.tumor.centroid_lps_mm[None], levels["tumor"].grid.corners_lps()]
     filled = [edge.mask for edge in zone.edges if not edge.mask.is_empty]
     if found.spread is not None and not found.spread.possible.is_empty:
         filled.append(found.spread.possible)
@@ -89,10 +89,6 @@ def _planes(found: SimulatedLesion, study: PlannedStudy) -> tuple[Plane, ...]:
         held.append(np.array([points.min(axis=0), points.max(axis=0)]))
     planes = planes_around(study.plan.baseline, study.plan.organ, levels, np.concatenate(held))
     return planes if study.has_baseline else tuple(replace(plane, window="") for plane in planes)
-
-
-def _corners(level: Level) -> FloatArray:
-    return level.grid.lps_of(np.array([(0, 0, 0), np.array(level.grid.shape) - 1]))
 
 
 def _draw(axes: Axes, plane: Plane, found: SimulatedLesion) -> None:

@@ -12,6 +12,7 @@ from dicom_node.simulation.lesion import SimulatedLesion
 from dicom_node.study import PlannedStudy
 from pipeline.assessment import Reason
 from pipeline.case import Applicator, ProtocolPhase
+from pipeline.probe import CryoProbe, TabledZone
 from pipeline.simulate.planned import PlannedMargin, Spread
 from pipeline.simulate.schedule import PRESETS
 from pipeline.simulate.zone import SimulationSettings
@@ -55,14 +56,14 @@ def record_of(
 
 
 def _lesion(found: SimulatedLesion) -> dict[str, Any]:
-    lesion, overlap = found.lesion, found.overlap
+    lesion, overlap, thinnest = found.lesion, found.overlap, found.margins[0].thinnest_lps_mm
     return {
         "lesion_id": lesion.lesion_id,
-        "applicators": [_applicator(applicator) for applicator in lesion.applicators],
+        "applicators": [_applicator(applicator) for applicator in found.zone.applicators],
         "protocol": _protocol(lesion.protocol),
         "required_margin_mm": lesion.required_margin_mm,
         "edges": [_edge(margin, counts=number == 0) for number, margin in enumerate(found.margins)],
-        "minimal_margin_point_lps_mm": None if found.thinnest_lps_mm is None else list(found.thinnest_lps_mm),
+        "minimal_margin_point_lps_mm": None if thinnest is None else list(thinnest),
         "spread": None if found.spread is None else _spread(found.spread),
         "simulated_zone_of_plan": None if overlap is None else asdict(overlap),
         "reasons": reasons_record(found.reasons),
@@ -78,6 +79,8 @@ def _applicator(applicator: Applicator) -> dict[str, Any]:
         "known": applicator.model_is_known,
         "generic": probe.is_generic,
         "provenance": probe.provenance,
+        "active_length_mm": None if isinstance(probe, TabledZone) else probe.active_length_mm,
+        "transfer_w_m2k": probe.transfer_w_m2k if isinstance(probe, CryoProbe) else None,
         "fitted_to": None if applicator.isotherm_size is None else asdict(applicator.isotherm_size),
         "power_fraction": applicator.power_fraction,
         "start_s": applicator.start_s,

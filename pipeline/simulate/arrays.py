@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-# The compiled kernels hold these numbers; numba keeps them until kernels.py itself changes.
+# The compiled kernels hold these numbers; numba keeps them until kernels.py itself changes. What may be chosen
+# otherwise is handed to them (`Harm`).
 OFF, CONVECTIVE, PRESCRIBED = 0, 1, 2
 #: Temperatures at which a tissue's properties may change.
 BENDS = 4
+KELVIN = 273.15
 #: Below it heat does no harm that a treatment's time could show (our own choice).
 HARMLESS_C = 39.0
-KELVIN = 273.15
 
 
 class Cells(NamedTuple):
@@ -103,11 +104,13 @@ class Harm(NamedTuple):
     """What heat does to cells: the dose (1: as much as it takes), and the greatest H. rate: (tissue-independent) how
     the dose grows: Arrhenius' frequency (1/s, as its logarithm), energy over the gas constant (K), and what counts as
     a full dose; or, with a first entry of 0, cumulative equivalent minutes at 43 °C, the third entry the full dose.
+    harmless_c: below it the dose does not grow.
     """
 
     dose: Floats
     greatest: Floats
     rate: NDArray[np.float64]
+    harmless_c: float = HARMLESS_C
 
 
 class Problem(NamedTuple):

@@ -27,7 +27,7 @@ _JUST_FROZEN_C = 0.05
 def fitted(probe: CryoProbe, size: IsothermSize) -> CryoProbe:
     """The probe with the heat transfer, and where a length is given the active length, that make the stated isotherm.
 
-    Raises ValueError where no heat transfer makes it so large or so small.
+    Raises ValueError where no heat transfer makes it so wide or so narrow, and no active length so long or so short.
     """
     made = replace(probe, transfer_w_m2k=_transfer(probe, size))
     if size.length_mm is not None:

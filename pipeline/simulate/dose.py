@@ -25,7 +25,7 @@ class Dose:
 
     @property
     def rate(self) -> NDArray[np.float64]:
-        """(3,) for the kernels, see `kernels.Harm`."""
+        """(3,) for the kernels, see `arrays.Harm`."""
         if self.law == "arrhenius":
             return np.array([np.log(_FREQUENCY_1_S), _ENERGY_J_MOL / _GAS_J_MOL_K, _FULL_INTEGRAL])
         return np.array([0.0, 0.0, _FULL_MINUTES])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.device import device_of
-from pipeline.simulate.arrays import CONVECTIVE, OFF, PRESCRIBED, Sinks
+from pipeline.simulate.arrays import CONVECTIVE, OFF, PRESCRIBED, Ints, Sinks
 from pipeline.simulate.dose import Dose
 from pipeline.simulate.lattice import Lattice
 from pipeline.simulate.numba_engine import NumbaEngine
@@ -39,8 +40,9 @@ class Drive:
 @dataclass(frozen=True)
 class Interval:
     """A stretch of the protocol. drives: one for each probe, None where it neither cools nor warms its surface;
-    powers_w: what each gives to tissue by its field; limit_c: the fields are turned down so that no tissue gets
-    hotter (generators that follow the impedance do so when it boils); freezes: whether any freezes."""
+    powers_w: what each gives to tissue by its field; limit_c: the fields are turned down so that the mean of
+    the tissue beside each line (see `sinks.beside`) gets no hotter; nearer to the line it may; freezes: whether any
+    freezes."""
 
     duration_s: float
     drives: tuple[Drive | None, ...]
@@ -94,10 +96,11 @@ def run(
     sinks = make_sinks(lines, lattice)
     engine = _engine(lattice, sinks, s, heats=heats)
     fields = [heating_w_m3(line, lattice) for line in lines] if heats else []
-    around = [beside(line, lattice) for line in lines] if heats else []
+    around = [_Around.of(beside(line, lattice), lattice) for line in lines] if heats else []
     pace = _Pace(lattice, sinks, lines, s)
     low, high, drawn, steps = 0.0, 0.0, 0.0, 0
     freezes = ended = False
+    given: Array | None = None
     snapshots: list[Array] = []
     for interval in intervals:
         if len(interval.drives) != len(lines):
@@ -107,14 +110,15 @@ def run(
         # Probes that are switched one after another freeze in one cycle: it ends when none does.
         ended = not interval.freezes and (ended or freezes)
         freezes = interval.freezes
-        generators = _Generators(lattice, fields, around, interval) if heats else None
+        generators = _Generators(fields, around, interval) if heats else None
         elapsed = 0.0
         while elapsed < interval.duration_s - 1e-9:
             driven = _driven(sinks, lines, interval.drives, elapsed, lattice.rest_c)
             step_s, stages = pace.step(low, high, driven, elapsed)
             step_s = min(step_s, interval.duration_s - elapsed)
-            if generators is not None:
-                engine.heat(generators.field(engine.enthalpy(), step_s))
+            if generators is not None and (field_w_m3 := generators.field(engine, step_s)) is not given:
+                engine.heat(field_w_m3)
+                given = field_w_m3
             drawn += engine.step(driven, step_s, stages)
             low, high = engine.settle(step_s)
             elapsed += step_s
@@ -124,12 +128,14 @@ def run(
 
 
 class _Engine(Protocol):
-    """What advances the fields; all of them are copies, (k, j, i) without the rim."""
+    """What advances the fields; all of them are copies, (k, j, i) without the rim, but H at some of the cells (see
+    `Lattice.numbers`)."""
 
     def heat(self, field_w_m3: Array) -> None: ...
     def step(self, sinks: Sinks, step_s: float, stages: int) -> float: ...
     def settle(self, step_s: float) -> tuple[float, float]: ...
     def enthalpy(self) -> Array: ...
+    def enthalpy_at(self, cells: Ints) -> Array: ...
     def least(self) -> Array: ...
     def greatest(self) -> Array | None: ...
     def dose(self) -> Array | None: ...
@@ -162,7 +168,36 @@ def _driven(
     return sinks._replace(mode=mode, coolant_c=coolant, transfer=transfer, flux=flux)
 
 
-_WET_J_M3K = 3.8e6  # what a kelvin costs before water boils, about
+#: What a kelvin costs before water boils: assumed, as of the soft tissues in `tissues` (3.6 to 4.0 MJ/m³/K). It sets
+#: how fast a generator follows, not where it holds.
+_WET_J_M3K = 3.8e6
+
+
+@dataclass(frozen=True, eq=False)
+class _Around:
+    """The cells beside a line. where: (k, j, i) indices of them; cells: (n,) their numbers, one tissue after another;
+    parts: each tissue's law and its part of them."""
+
+    where: tuple[Ints, ...]
+    cells: Ints
+    parts: tuple[tuple[Law, slice], ...]
+
+    @staticmethod
+    def of(chosen: NDArray[np.bool_], lattice: Lattice) -> _Around:
+        where = np.nonzero(chosen)
+        labels = lattice.labels[where]
+        order = np.argsort(labels, kind="stable")
+        tissues, first = np.unique(labels[order], return_index=True)
+        slices = [slice(a, b) for a, b in pairwise([*first.tolist(), len(labels)])]
+        laws = lattice.laws_of_tissues
+        parts = tuple((laws[n], part) for n, part in zip(tissues.tolist(), slices, strict=True))
+        return _Around(where, lattice.numbers(np.stack(where, axis=1)[order]), parts)
+
+    def mean_c(self, enthalpy: Array) -> float:
+        """From H of `cells`."""
+        return float(
+            np.concatenate([law.temperature_of(np.asarray(enthalpy[part], float)) for law, part in self.parts]).mean()
+        )
 
 
 class _Generators:
@@ -173,31 +208,24 @@ class _Generators:
     hottest cell: that depends on where the cells lie.
     """
 
-    def __init__(
-        self, lattice: Lattice, fields: Sequence[Array], around: Sequence[NDArray[np.bool_]], interval: Interval
-    ) -> None:
+    def __init__(self, fields: Sequence[Array], around: Sequence[_Around], interval: Interval) -> None:
         powers_w = interval.powers_w or (0.0,) * len(fields)
         self._field = np.asarray(sum(p * f for p, f in zip(powers_w, fields, strict=True)), np.float32)
-        self._around = [where for where, power in zip(around, powers_w, strict=True) if power > 0]
-        self._peak = max((float(self._field[where].mean()) for where in self._around), default=0.0)
-        self._lattice, self._limit_c = lattice, interval.limit_c
+        self._around = [cells for cells, power in zip(around, powers_w, strict=True) if power > 0]
+        self._peak = max((float(self._field[cells.where].mean()) for cells in self._around), default=0.0)
+        self._limit_c = interval.limit_c
         self._given, self._over, self._step_s = 0.0, 0.0, 0.0
 
-    def field(self, enthalpy: Array, step_s: float) -> Array:
-        """(k, j, i) for the next step, from H now."""
+    def field(self, engine: _Engine, step_s: float) -> Array:
+        """(k, j, i) for the next step, from H now; the same array as long as nothing is turned down."""
         if self._limit_c is None or self._peak <= 0:
             return self._field
-        hottest_c = max(self._mean_c(enthalpy[where], self._lattice.labels[where]) for where in self._around)
+        hottest_c = max(around.mean_c(engine.enthalpy_at(around.cells)) for around in self._around)
         over = _WET_J_M3K * (hottest_c - self._limit_c)
         lost = max(0.0, self._given - (over - self._over)) * step_s / self._step_s if self._step_s else 0.0
         share = min(1.0, max(0.0, (lost - over) / (self._peak * step_s)))
         self._given, self._over, self._step_s = share * self._peak * step_s, over, step_s
-        return share * self._field
-
-    def _mean_c(self, enthalpy: Array, labels: NDArray[np.uint8]) -> float:
-        laws = self._lattice.laws_of_tissues
-        each = [laws[n].temperature_of(enthalpy[labels == n]) for n in np.unique(labels)]
-        return float(np.concatenate(each).mean())
+        return self._field if share == 1.0 else share * self._field
 
 
 class _Pace:

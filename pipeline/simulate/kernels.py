@@ -13,7 +13,6 @@ import numpy as np
 
 from pipeline.simulate.arrays import (
     BENDS,
-    HARMLESS_C,
     KELVIN,
     OFF,
     PRESCRIBED,
@@ -343,7 +342,7 @@ def harm_done(problem: Problem, state: State, harm: Harm, step_s: float) -> None
                 for i in range(hi - lo):
                     greatest[i] = max(greatest[i], mine[i])
                     celsius = temperature_of(mine[i], t, laws)
-                    if celsius >= HARMLESS_C:
+                    if celsius >= harm.harmless_c:
                         dose[i] += _dose_rate(celsius, log_frequency, energy) * step_s / full
                         if dose[i] >= 1.0:
                             flow[i] = 0.0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import FloatArray, Geometry, frozen
-from pipeline.simulate.arrays import BENDS, Cells, Faces, Laws, State
+from pipeline.simulate.arrays import BENDS, Cells, Faces, Ints, Laws, State
 from pipeline.simulate.tissue import Law, Tissue
 
 
@@ -53,6 +53,11 @@ class Lattice:
     @property
     def laws_of_tissues(self) -> tuple[Law, ...]:
         return tuple(tissue.law for tissue in self.tissues)
+
+    def numbers(self, index: Ints) -> Ints:
+        """(n,) where cells lie in the flat arrays with their rim, from (n, 3) indices."""
+        shape = self.labels.shape
+        return np.asarray(np.ravel_multi_index(tuple((index + 1).T), tuple(n + 2 for n in shape)), np.int64)
 
     def cells(self) -> Cells:
         """The rows as stretches of one tissue; the box is the whole grid."""

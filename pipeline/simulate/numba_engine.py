@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.simulate import kernels
-from pipeline.simulate.arrays import Cells, Harm, Problem, Sinks, State
+from pipeline.simulate.arrays import Cells, Harm, Ints, Problem, Sinks, State
 from pipeline.simulate.lattice import Lattice
 
 Array = NDArray[np.float32]
@@ -48,6 +48,9 @@ class NumbaEngine:
 
     def enthalpy(self) -> Array:
         return self._lattice.inner(self._state.enthalpy).copy()
+
+    def enthalpy_at(self, cells: Ints) -> Array:
+        return self._state.enthalpy[cells]
 
     def least(self) -> Array:
         return self._lattice.inner(self._state.least).copy()

@@ -13,7 +13,11 @@ from pipeline.geometry import FloatArray, Geometry
 from pipeline.probe import CryoProbe, HeatProbe, TabledZone
 from pipeline.simulate.device_fit import fitted
 from pipeline.simulate.sinks import Line
+from pipeline.simulate.tissue_map import grid_around
+from pipeline.volume import Mask
 
+#: About 3 GiB.
+MOST_CELLS = 20e6
 #: A probe much thinner than a cell is felt as a line; beyond this its first millimetres are guessed (our own choice).
 MOST_CELLS_IN_RADII = 3.5
 #: Farther than any zone reaches, so that an applicator so far from its tumor is a slip of a point (our own choice).
@@ -29,9 +33,13 @@ class CannotSimulate(ValueError):
 
 
 def active_line(applicator: Applicator) -> Line:
-    """The active part of an applicator with a device that has one."""
+    """The active part of an applicator; of a device with a tabled zone, the axis of its ellipsoid."""
     probe = applicator.probe
-    assert isinstance(probe, CryoProbe | HeatProbe)
+    assert probe is not None
+    if isinstance(probe, TabledZone):
+        half_mm, center_mm = probe.length_mm / 2, probe.center_from_tip_mm
+        ends = (along(applicator, center_mm - half_mm), along(applicator, center_mm + half_mm))
+        return Line(_point(ends[0]), _point(ends[1]), probe.diameter_mm / 2)
     start = along(applicator, probe.tip_inset_mm)
     end = along(applicator, probe.tip_inset_mm + probe.active_length_mm)
     reach_mm = probe.reach_mm if isinstance(probe, HeatProbe) else 0.0
@@ -74,22 +82,44 @@ def fitted_devices(applicators: Sequence[Applicator]) -> tuple[Applicator, ...]:
     return tuple(found)
 
 
+def fine_enough_mm(applicators: Sequence[Applicator], wanted_mm: float) -> float:
+    """The width of the cells that is wanted, or what the thinnest shaft allows."""
+    radii = [a.probe.radius_mm for a in applicators if isinstance(a.probe, CryoProbe | HeatProbe)]
+    return min([wanted_mm, *(MOST_CELLS_IN_RADII * radius_mm for radius_mm in radii)])
+
+
+def room_around(points_lps_mm: FloatArray, *, room_mm: float, spacing_mm: float, frame_uid: str) -> Geometry:
+    """The grid to simulate on (see `grid_around`). Raises CannotSimulate where it would have too many cells."""
+    grid = grid_around(points_lps_mm, room_mm=room_mm, spacing_mm=spacing_mm, frame_uid=frame_uid)
+    if (cells := math.prod(grid.shape)) > MOST_CELLS:
+        text = (
+            f"lie so far apart that they ask for {cells / 1e6:.0f} million cells of {spacing_mm:g} mm; at most "
+            f"{MOST_CELLS / 1e6:.0f} million are possible"
+        )
+        raise CannotSimulate("applicators", text)
+    return grid
+
+
 def check_placement(lesion: Lesion, baseline: Geometry, spacing_mm: float) -> None:
-    """Raises CannotSimulate for applicators outside the baseline, far from their tumor or through one another at the
-    same time, and for cells too coarse. The devices are those of the applicators, fitted."""
+    """Raises CannotSimulate for applicators outside the baseline, far from their tumor or with shafts through one
+    another at the same time, and for cells too coarse. The devices are those of the applicators, fitted."""
     lines = [active_line(applicator) for applicator in lesion.applicators]
     tumor = lesion.tumor.points_lps_mm()
     takes_s = sum(phase.duration_s for phase in lesion.protocol)
     for number, (applicator, line) in enumerate(zip(lesion.applicators, lines, strict=True)):
         if not bool(baseline.contains(np.array(applicator.tip_lps_mm))):
             raise CannotSimulate(f"applicators[{number}].tip_lps_mm", "lies outside the baseline scan")
-        if (apart := float(_to_line_mm(tumor, line).min())) > FARTHEST_MM:
+        if (apart := float(line.distance_mm(tumor).min())) > FARTHEST_MM:
             swapped = active_line(
                 replace(applicator, tip_lps_mm=applicator.entry_lps_mm, entry_lps_mm=applicator.tip_lps_mm)
             )
-            advice = "; are tip and entry swapped?" if _to_line_mm(tumor, swapped).min() < FARTHEST_MM else ""
-            text = f"puts the active part {apart:.0f} mm from the tumor; at most {FARTHEST_MM:g} mm are possible"
+            advice = "; are tip and entry swapped?" if swapped.distance_mm(tumor).min() < FARTHEST_MM else ""
+            text = (
+                f"puts the {_part(applicator)} {apart:.0f} mm from the tumor; at most {FARTHEST_MM:g} mm are possible"
+            )
             raise CannotSimulate(f"applicators[{number}].tip_lps_mm", text + advice)
+        if isinstance(applicator.probe, TabledZone):
+            continue
         if spacing_mm > (widest_mm := MOST_CELLS_IN_RADII * line.radius_mm):
             assert applicator.probe is not None  # it has an active part
             text = (
@@ -105,20 +135,18 @@ def check_placement(lesion: Lesion, baseline: Geometry, spacing_mm: float) -> No
                 raise CannotSimulate(f"applicators[{number}].tip_lps_mm", text)
 
 
-def oddities(lesion: Lesion) -> tuple[str, ...]:
+def oddities(tumor: Mask, applicators: Sequence[Applicator]) -> tuple[str, ...]:
     """What can be simulated but looks like a slip of a point, as sentences that begin with their key
-    in the lesion. The devices are those of the applicators."""
+    in the lesion. applicators: with the devices as fitted."""
     found = []
-    tumor = lesion.tumor.points_lps_mm()
-    for number, applicator in enumerate(lesion.applicators):
-        if not isinstance(applicator.probe, CryoProbe | HeatProbe):
-            continue
-        key, line = f"applicators[{number}].entry_lps_mm", active_line(applicator)
+    points = tumor.points_lps_mm()
+    for number, applicator in enumerate(applicators):
+        key, line, probe = f"applicators[{number}].entry_lps_mm", active_line(applicator), applicator.probe
         shaft_mm = math.dist(applicator.tip_lps_mm, applicator.entry_lps_mm)
-        needed_mm = applicator.probe.tip_inset_mm + applicator.probe.active_length_mm
+        needed_mm = 0.0 if isinstance(probe, TabledZone | None) else probe.tip_inset_mm + probe.active_length_mm
         entry = np.array([applicator.entry_lps_mm])
-        if np.linalg.norm(tumor - entry, axis=1).min() < _to_line_mm(tumor, line).min():
-            found.append(f"{key} lies nearer to the tumor than the active part: are tip and entry swapped?")
+        if np.linalg.norm(points - entry, axis=1).min() < line.distance_mm(points).min():
+            found.append(f"{key} lies nearer to the tumor than the {_part(applicator)}: are tip and entry swapped?")
         elif shaft_mm < needed_mm:
             found.append(
                 f"{key} is {shaft_mm:.0f} mm from the tip, but the active part reaches {needed_mm:.0f} mm from it: is "
@@ -130,20 +158,12 @@ def oddities(lesion: Lesion) -> tuple[str, ...]:
 def _apart_mm(one: Line, other: Line) -> float:
     """Least distance between two active parts, to a tenth of a millimetre."""
     along = np.linspace(0.0, 1.0, 200)[:, None]
-    start, end = ends_of(one)
-    return float(_to_line_mm(start * (1 - along) + end * along, other).min())
+    start, end = one.ends
+    return float(other.distance_mm(start * (1 - along) + end * along).min())
 
 
-def _to_line_mm(points_lps_mm: FloatArray, line: Line) -> FloatArray:
-    """(n,) distance from (n, 3) points to an active part."""
-    start, end = ends_of(line)
-    shaft = end - start
-    share = np.clip((points_lps_mm - start) @ shaft / (shaft @ shaft), 0.0, 1.0)
-    return np.asarray(np.linalg.norm(points_lps_mm - start - share[:, None] * shaft, axis=1))
-
-
-def ends_of(line: Line) -> tuple[FloatArray, FloatArray]:
-    return np.array(line.start_lps_mm), np.array(line.end_lps_mm)
+def _part(applicator: Applicator) -> str:
+    return "zone" if isinstance(applicator.probe, TabledZone) else "active part"
 
 
 def direction_of(applicator: Applicator) -> FloatArray:

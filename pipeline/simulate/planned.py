@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.case import Lesion, Plan
-from pipeline.margin import measure_margin
-from pipeline.probe import CryoProbe, HeatProbe
-from pipeline.simulate.placement import MOST_CELLS_IN_RADII
-from pipeline.simulate.zone import COARSE_MM, Edge, Factors, SimulatedZone, SimulationSettings, scene_of, simulate
-from pipeline.surface import Level, surface_of_mask
+from pipeline.case import Lesion, Plan, Point
+from pipeline.margin import MarginMap, measure_margin
+from pipeline.simulate.placement import fine_enough_mm
+from pipeline.simulate.zone import Edge, Factors, SimulatedZone, SimulationSettings, scene_of, simulate
+from pipeline.surface import Level, Surface
 from pipeline.volume import Mask
 
 #: Perfusion differs most from patient to patient. Conductivity of frozen tissue differs by up to 40 % between
@@ -24,7 +23,8 @@ ENSEMBLE = tuple(Factors(p, k, h) for p in _PERFUSION for k in _CONDUCTIVITY for
 
 
 _THREADS = 2  # as many cores as the smallest machine has
-_WITH_SHAFT = (CryoProbe, HeatProbe)
+#: Of the ensemble's cells: coarser ones would move the edge more than the ensemble does.
+COARSE_MM = 2.0
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,14 @@ class Size:
 
 @dataclass(frozen=True)
 class PlannedMargin:
-    """minimal_margin_mm: signed, from the tumor's surface to the edge, positive inside the zone; None where there is no
-    zone; covered_fraction: of the tumor's volume."""
+    """minimal_margin_mm: signed, from the tumor's surface to the edge, positive inside the zone; thinnest_lps_mm: where
+    on the tumor; both None where there is no zone; covered_fraction: of the tumor's volume."""
 
     edge: str
     temperature_c: float | None
     size: Size
     minimal_margin_mm: float | None
+    thinnest_lps_mm: Point | None
     covered_fraction: float
 
 
@@ -63,9 +64,9 @@ class Spread:
     possible: Mask
 
 
-def planned_margins(zone: SimulatedZone, lesion: Lesion) -> tuple[PlannedMargin, ...]:
-    """One for each edge of the zone, the one that counts first."""
-    return tuple(_planned(edge, zone, lesion) for edge in zone.edges)
+def planned_margins(zone: SimulatedZone, tumor: Mask, surface: Surface) -> tuple[PlannedMargin, ...]:
+    """One for each edge of the zone, the one that counts first. surface: the tumor's."""
+    return tuple(_planned(edge, zone, tumor, surface) for edge in zone.edges)
 
 
 def spread_of(
@@ -73,26 +74,26 @@ def spread_of(
     lesion: Lesion,
     settings: SimulationSettings,
     zone: SimulatedZone,
+    surface: Surface,
     *,
     told: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Spread:
-    """How far the lesion's zone may be off: it is simulated once for each member of the ensemble, on cells of 2 mm,
-    which cost little and move the edge by so much less than the ensemble does. told: how many runs are done, of how
-    many.
+    """How far the lesion's zone may be off: it is simulated once for each member of the ensemble, on cells of 2 mm
+    (finer for a thinner shaft, never finer than the zone's own), which cost little and move the edge by so much less
+    than the ensemble does. surface: the tumor's; told: how many runs are done, of how many. Raises CannotSimulate.
     """
-    thinnest_mm = min((a.probe.radius_mm for a in lesion.applicators if isinstance(a.probe, _WITH_SHAFT)), default=10.0)
-    coarse_mm = max(settings.spacing_mm, min(COARSE_MM, MOST_CELLS_IN_RADII * thinnest_mm))
+    coarse_mm = max(settings.spacing_mm, fine_enough_mm(lesion.applicators, COARSE_MM))
     coarse = replace(settings, spacing_mm=coarse_mm)
     scene = scene_of(plan, lesion, coarse)
     levels = [zone.counting.level]
-    margins = [_margin(zone.counting, lesion)]
+    margins = [_minimal_mm(zone.counting, surface)]
     # The kernels let other threads run.
     with ThreadPoolExecutor(_THREADS) as threads:
         members = threads.map(lambda factors: simulate(scene, coarse, factors), ENSEMBLE)
         for done, member in enumerate(members, 1):
             told(done, len(ENSEMBLE))
             levels.append(member.counting.level)
-            margins.append(_margin(member.counting, lesion))
+            margins.append(_minimal_mm(member.counting, surface))
     volumes = [_volume_ml(level) for level in levels]
     grid = zone.grid.holding([_part(level).grid for level in levels if not level.mask().is_empty])
     inside = [level.mask_on(grid).voxels for level in levels]
@@ -106,17 +107,24 @@ def spread_of(
     )
 
 
-def _planned(edge: Edge, zone: SimulatedZone, lesion: Lesion) -> PlannedMargin:
-    points = lesion.tumor.points_lps_mm()
-    covered = float((edge.level.at(points) > 0).mean())
+def _planned(edge: Edge, zone: SimulatedZone, tumor: Mask, surface: Surface) -> PlannedMargin:
+    covered = float((edge.level.at(tumor.points_lps_mm()) > 0).mean())
     size = Size(tuple(_volume_ml(level) for level in edge.cycles), *_extent(edge.level, zone.axis))
-    return PlannedMargin(edge.name, edge.temperature_c, size, _margin(edge, lesion), covered)
+    margin = _margin(edge, surface)
+    if margin is None:
+        return PlannedMargin(edge.name, edge.temperature_c, size, None, None, covered)
+    x, y, z = (float(v) for v in surface.vertices_lps_mm[margin.thinnest])
+    return PlannedMargin(edge.name, edge.temperature_c, size, margin.minimal_margin_mm, (x, y, z), covered)
 
 
-def _margin(edge: Edge, lesion: Lesion) -> float | None:
-    if not (edge.level.values > 0).any():
-        return None
-    return measure_margin(surface_of_mask(lesion.tumor), edge.level).minimal_margin_mm
+def _margin(edge: Edge, surface: Surface) -> MarginMap | None:
+    """None where there is no zone."""
+    return measure_margin(surface, edge.level) if (edge.level.values > 0).any() else None
+
+
+def _minimal_mm(edge: Edge, surface: Surface) -> float | None:
+    margin = _margin(edge, surface)
+    return None if margin is None else margin.minimal_margin_mm
 
 
 def _volume_ml(level: Level) -> float:

@@ -37,8 +37,20 @@ class Line:
     reach_mm: float = 0.0
 
     @property
+    def ends(self) -> tuple[FloatArray, FloatArray]:
+        """(3,) and (3,) LPS mm."""
+        return np.array(self.start_lps_mm), np.array(self.end_lps_mm)
+
+    @property
     def length_mm(self) -> float:
         return float(np.linalg.norm(np.subtract(self.end_lps_mm, self.start_lps_mm)))
+
+    def distance_mm(self, points_lps_mm: FloatArray) -> FloatArray:
+        """(...,) distance of (..., 3) points to it."""
+        start, end = self.ends
+        along = end - start
+        share = np.clip((points_lps_mm - start) @ along / (along @ along), 0.0, 1.0)
+        return np.asarray(np.linalg.norm(points_lps_mm - start - share[..., None] * along, axis=-1))
 
 
 def sigma_mm(radius_mm: float, spacing_mm: float) -> float:
@@ -71,7 +83,7 @@ def make_sinks(lines: Sequence[Line], lattice: Lattice) -> Sinks:
             if (index < 0).any() or (index >= size).any():
                 raise ValueError("a probe's active part leaves the simulated grid")
             labels = lattice.labels[tuple(index.T)]
-            cell.append(np.ravel_multi_index(tuple((index + 1).T), tuple(size + 2)))
+            cell.append(lattice.numbers(index))
             weight.append(share)
             tissue.append(labels)
             first.append(first[-1] + len(share))
@@ -107,34 +119,27 @@ def heating_w_m3(line: Line, lattice: Lattice) -> np.ndarray:
         return np.zeros(lattice.labels.shape, np.float32)
     spacing = float(lattice.geometry.spacing_mm[0])
     points = lattice.geometry.grid_lps()
-    far_mm = _to_line_mm(points, line)
+    far_mm = line.distance_mm(points)
     density = _density(far_mm, line)
     near = far_mm < _STEEP_CELLS * spacing
     offsets = (np.stack(np.meshgrid(*[np.arange(_POINTS)] * 3, indexing="ij"), -1).reshape(-1, 3) + 0.5) / _POINTS - 0.5
     close = points[near]
-    density[near] = np.mean([_density(_to_line_mm(close + spacing * o, line), line) for o in offsets], axis=0)
+    density[near] = np.mean([_density(line.distance_mm(close + spacing * o), line) for o in offsets], axis=0)
     return np.asarray(density / (density.sum() * lattice.spacing_m**3), np.float32)
 
 
 def beside(line: Line, lattice: Lattice) -> np.ndarray:
     """(k, j, i) which cells lie around the middle half of the line, 2 to 5 mm from its surface: nearer by, what cools a
     shaft depends on the width of the cells."""
-    points, (start, end) = lattice.geometry.grid_lps(), (np.array(line.start_lps_mm), np.array(line.end_lps_mm))
+    points, (start, end) = lattice.geometry.grid_lps(), line.ends
     middle = Line(tuple(0.75 * start + 0.25 * end), tuple(0.25 * start + 0.75 * end), line.radius_mm)
-    far_mm = _to_line_mm(points, middle) - line.radius_mm
+    far_mm = middle.distance_mm(points) - line.radius_mm
     return np.asarray((far_mm >= _BESIDE_MM[0]) & (far_mm <= _BESIDE_MM[1]))
 
 
 def _density(far_mm: FloatArray, line: Line) -> FloatArray:
     far_mm = np.maximum(far_mm, line.radius_mm)
     return np.asarray(np.exp(-far_mm / line.reach_mm) / far_mm**2)
-
-
-def _to_line_mm(points: FloatArray, line: Line) -> FloatArray:
-    start, end = np.array(line.start_lps_mm), np.array(line.end_lps_mm)
-    along = end - start
-    share = np.clip((points - start) @ along / (along @ along), 0.0, 1.0)
-    return np.asarray(np.linalg.norm(points - start - share[..., None] * along, axis=-1))
 
 
 def _joined(parts: Sequence[np.ndarray], kind: type) -> np.ndarray:
@@ -145,7 +150,7 @@ def _segments(line: Line, spacing_mm: float) -> tuple[FloatArray, float]:
     """(n, 3) middles of equal pieces about a cell long, and their length."""
     count = max(1, int(np.ceil(line.length_mm / spacing_mm)))
     along = (np.arange(count) + 0.5) / count
-    start, end = np.array(line.start_lps_mm), np.array(line.end_lps_mm)
+    start, end = line.ends
     return start + along[:, None] * (end - start), line.length_mm / count
 
 

@@ -9,8 +9,7 @@ import numpy as np
 from pipeline.case import Applicator
 from pipeline.geometry import FloatArray
 from pipeline.probe import TabledZone
-from pipeline.simulate.placement import along, direction_of
-from pipeline.simulate.tissue_map import grid_around
+from pipeline.simulate.placement import along, direction_of, room_around
 from pipeline.surface import Level
 
 _AROUND_MM = 4.0
@@ -20,7 +19,7 @@ def tabled_level(
     applicators: Sequence[Applicator], *, spreads: float, room_mm: float, spacing_mm: float, frame_uid: str
 ) -> Level:
     """The union of the devices' ellipsoids, positive inside. spreads: by how many of its standard deviations each is
-    larger; room_mm: around them at the least.
+    larger; room_mm: around them at the least. Raises CannotSimulate where they lie too far apart.
     """
     inside: list[Callable[[FloatArray], FloatArray]] = []
     ends: list[FloatArray] = []
@@ -35,7 +34,7 @@ def tabled_level(
         ends += [center - axis * scale * probe.length_mm / 2, center + axis * scale * probe.length_mm / 2]
     # A zone may be wider than the room that a probe needs.
     room_mm = max(room_mm, widest_mm / 2 + _AROUND_MM)
-    grid = grid_around(np.array(ends), room_mm=room_mm, spacing_mm=spacing_mm, frame_uid=frame_uid)
+    grid = room_around(np.array(ends), room_mm=room_mm, spacing_mm=spacing_mm, frame_uid=frame_uid)
     points = grid.grid_lps()
     return Level(np.max([each(points) for each in inside], axis=0).astype(np.float32), grid)
 

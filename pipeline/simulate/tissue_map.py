@@ -32,12 +32,6 @@ def grid_around(points_lps_mm: FloatArray, *, room_mm: float, spacing_mm: float,
     return upright_grid(shape, (spacing_mm,) * 3, low, frame_uid)
 
 
-def tissue_names(organ: Organ) -> tuple[str, ...]:
-    """The tissues that the labels of `label_map` number."""
-    assert organ in NAMES
-    return NAMES
-
-
 def label_map(
     grid: Geometry,
     organ: Organ,
@@ -47,27 +41,26 @@ def label_map(
     tumors: Sequence[Mask] = (),
     vessel_mask: Mask | None = None,
 ) -> NDArray[np.uint8]:
-    """(k, j, i) numbers into `tissue_names`; all masks in the grid's frame.
+    """(k, j, i) numbers into `NAMES`; all masks in the grid's frame.
 
     Without an organ mask all soft tissue counts as the organ. image: on CT fat, bone, lung and gas are told by their
     Hounsfield units outside the organ mask.
     """
-    names = tissue_names(organ)
-    labels = np.full(grid.shape, names.index(organ), np.uint8)
+    labels = np.full(grid.shape, NAMES.index(organ), np.uint8)
     points = grid.grid_lps()
     inside = None if organ_mask is None else sample_distance(organ_mask, points) > 0
     if inside is not None:
-        labels[~inside] = names.index("soft_tissue")
+        labels[~inside] = NAMES.index("soft_tissue")
     if image is not None and image.quantity == "ct_hu":
         if inside is None and organ in ("bone", "lung"):  # these the image shows; not all else is one of them
-            labels[...] = names.index("soft_tissue")
+            labels[...] = NAMES.index("soft_tissue")
         found = _by_brightness(image, grid, points)
-        told = found != names.index("soft_tissue")
+        told = found != NAMES.index("soft_tissue")
         labels[told if inside is None else told & ~inside] = found[told if inside is None else told & ~inside]
     for tumor in tumors:
-        labels[sample_distance(tumor, points) > 0] = names.index("tumor")
+        labels[sample_distance(tumor, points) > 0] = NAMES.index("tumor")
     if vessel_mask is not None:
-        labels[_large(vessel_mask, points)] = names.index("vessel")
+        labels[_large(vessel_mask, points)] = NAMES.index("vessel")
     return labels
 
 

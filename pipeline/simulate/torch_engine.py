@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.simulate.arrays import BENDS, HARMLESS_C, KELVIN, OFF, PRESCRIBED, Laws, Sinks
+from pipeline.simulate.arrays import BENDS, HARMLESS_C, KELVIN, OFF, PRESCRIBED, Ints, Laws, Sinks
 from pipeline.simulate.lattice import Lattice
 
 Array = NDArray[np.float32]
@@ -65,6 +65,9 @@ class TorchEngine:
 
     def enthalpy(self) -> Array:
         return self._copied(self._enthalpy)
+
+    def enthalpy_at(self, cells: Ints) -> Array:
+        return np.array(self._enthalpy.view(-1)[torch.as_tensor(cells, device=self._device)].cpu().numpy())
 
     def least(self) -> Array:
         return self._copied(self._least)

@@ -8,25 +8,24 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.case import Applicator, Lesion, Organ, Plan
+from pipeline.case import Applicator, Lesion, Plan
 from pipeline.geometry import FloatArray, Geometry
 from pipeline.probe import CryoProbe, HeatProbe, TabledZone
 from pipeline.simulate.dose import Dose
 from pipeline.simulate.heat import Course, HeatSettings, run
 from pipeline.simulate.lattice import Lattice
 from pipeline.simulate.placement import (
-    CannotSimulate,
     active_line,
     check_lesion,
     check_placement,
-    ends_of,
     fitted_devices,
     mean_direction,
+    room_around,
 )
 from pipeline.simulate.schedule import intervals_of
 from pipeline.simulate.tabled import tabled_level
 from pipeline.simulate.tissue import Tissue, varied
-from pipeline.simulate.tissue_map import grid_around, label_map, tissue_names
+from pipeline.simulate.tissue_map import NAMES, label_map
 from pipeline.simulate.tissues import TISSUES, heated
 from pipeline.surface import Level
 from pipeline.volume import Mask
@@ -35,9 +34,6 @@ Array = NDArray[np.float32]
 
 #: °C. −20 °C is the lethal edge of the liquid-nitrogen studies, −40 °C the strictest in use, 0 °C what imaging shows.
 ISOTHERMS_C = (0.0, -20.0, -40.0)
-COARSE_MM = 2.0
-#: About 3 GiB.
-MOST_CELLS = 20e6
 
 
 @dataclass(frozen=True)
@@ -93,16 +89,21 @@ class Edge:
 
 @dataclass(frozen=True, eq=False)
 class SimulatedZone:
-    """What one lesion's applicators and protocol should do. edges: the one that counts first; temperature_c: (k, j, i)
-    float32, the least (for heat the greatest) that each cell reached, None for a tabled zone; axis: (3,) the mean
-    direction of the applicators.
+    """What one lesion's applicators and protocol should do. applicators: with the devices as fitted; edges: the one
+    that counts first; temperature_c: (k, j, i) float32, the least (for heat the greatest) that each cell reached, None
+    for a tabled zone.
     """
 
     lesion_id: str
+    applicators: tuple[Applicator, ...]
     grid: Geometry
-    axis: FloatArray
     edges: tuple[Edge, ...]
     temperature_c: Array | None
+
+    @property
+    def axis(self) -> FloatArray:
+        """(3,) the mean direction of the applicators."""
+        return mean_direction(self.applicators)
 
     @property
     def counting(self) -> Edge:
@@ -112,12 +113,11 @@ class SimulatedZone:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One lesion laid out on its grid. applicators: with the devices as fitted; labels: (k, j, i) numbers into
-    `tissue_names` of the organ; None for tabled zones, which ask for no tissue."""
+    """One lesion laid out on its grid. applicators: with the devices as fitted; labels: (k, j, i) numbers into `NAMES`
+    of tissues; None for tabled zones, which ask for no tissue."""
 
     lesion: Lesion
     applicators: tuple[Applicator, ...]
-    organ: Organ
     frame_uid: str
     labels: NDArray[np.uint8] | None
     grid: Geometry | None
@@ -133,15 +133,12 @@ def scene_of(plan: Plan, lesion: Lesion, settings: SimulationSettings) -> Scene:
     """The lesion laid out. Raises CannotSimulate."""
     check_lesion(lesion)
     frame_uid = plan.baseline.geometry.frame_uid
-    if isinstance(lesion.applicators[0].probe, TabledZone):
-        return Scene(lesion, lesion.applicators, plan.organ, frame_uid, None, None)
     applicators = fitted_devices(lesion.applicators)
     check_placement(replace(lesion, applicators=applicators), plan.baseline.geometry, settings.spacing_mm)
-    ends = np.array([p for a in applicators for p in ends_of(active_line(a))])
-    grid = grid_around(ends, room_mm=settings.room_mm, spacing_mm=settings.spacing_mm, frame_uid=frame_uid)
-    if np.prod(grid.shape) > MOST_CELLS:
-        text = f"ask for {np.prod(grid.shape) / 1e6:.0f} million cells of {settings.spacing_mm:g} mm; take wider ones"
-        raise CannotSimulate("applicators", text)
+    if isinstance(applicators[0].probe, TabledZone):
+        return Scene(lesion, applicators, frame_uid, None, None)
+    ends = np.array([end for a in applicators for end in active_line(a).ends])
+    grid = room_around(ends, room_mm=settings.room_mm, spacing_mm=settings.spacing_mm, frame_uid=frame_uid)
     if settings.by_tissue:
         labels = label_map(
             grid,
@@ -152,8 +149,8 @@ def scene_of(plan: Plan, lesion: Lesion, settings: SimulationSettings) -> Scene:
             vessel_mask=plan.vessel_mask,
         )
     else:
-        labels = np.full(grid.shape, tissue_names(plan.organ).index(plan.organ), np.uint8)
-    return Scene(lesion, applicators, plan.organ, frame_uid, labels, grid)
+        labels = np.full(grid.shape, NAMES.index(plan.organ), np.uint8)
+    return Scene(lesion, applicators, frame_uid, labels, grid)
 
 
 def simulate(scene: Scene, settings: SimulationSettings, factors: Factors | None = None) -> SimulatedZone:
@@ -162,19 +159,21 @@ def simulate(scene: Scene, settings: SimulationSettings, factors: Factors | None
     if scene.labels is None or scene.grid is None:
         return _tabled(scene, settings, f)
     heats = isinstance(scene.applicators[0].probe, HeatProbe)
-    tissues = tuple(_tissue(TISSUES[name], f, heats=heats) for name in tissue_names(scene.organ))
+    tissues = tuple(_tissue(TISSUES[name], f, heats=heats) for name in NAMES)
     lattice = Lattice(scene.grid, scene.labels, tissues)
     applicators = tuple(_with_factors(applicator, f) for applicator in scene.applicators)
     lines = [active_line(applicator) for applicator in applicators]
     intervals = intervals_of(applicators, lesion.protocol)
-    axis = mean_direction(applicators)
     course = run(lattice, lines, intervals, HeatSettings(dose=settings.dose))
-    if course.dose is not None and course.greatest_enthalpy is not None:
-        hottest = lattice.by_tissue(course.greatest_enthalpy, "temperature_of")
-        return SimulatedZone(lesion.lesion_id, lattice.geometry, axis, (_coagulated(course, course.dose),), hottest)
-    edges = _isotherms(course, tuple(dict.fromkeys((settings.isotherm_c, *ISOTHERMS_C))))
-    coldest = lattice.by_tissue(course.least_enthalpy[-1], "temperature_of")
-    return SimulatedZone(lesion.lesion_id, lattice.geometry, axis, edges, coldest)
+    if heats:
+        assert course.dose is not None  # every phase lasts, and every generator gives power
+        assert course.greatest_enthalpy is not None
+        extreme_c = lattice.by_tissue(course.greatest_enthalpy, "temperature_of")
+        edges: tuple[Edge, ...] = (_coagulated(course, course.dose),)
+    else:
+        extreme_c = lattice.by_tissue(course.least_enthalpy[-1], "temperature_of")
+        edges = _isotherms(course, tuple(dict.fromkeys((settings.isotherm_c, *ISOTHERMS_C))))
+    return SimulatedZone(lesion.lesion_id, scene.applicators, lattice.geometry, edges, extreme_c)
 
 
 def _tissue(tissue: Tissue, factors: Factors, *, heats: bool) -> Tissue:
@@ -221,5 +220,5 @@ def _tabled(scene: Scene, settings: SimulationSettings, factors: Factors) -> Sim
         spacing_mm=settings.spacing_mm,
         frame_uid=scene.frame_uid,
     )
-    axis = mean_direction(scene.applicators)
-    return SimulatedZone(scene.lesion.lesion_id, level.grid, axis, (Edge("tabled", None, (level,)),), None)
+    edges = (Edge("tabled", None, (level,)),)
+    return SimulatedZone(scene.lesion.lesion_id, scene.applicators, level.grid, edges, None)

@@ -20,6 +20,8 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEGLSLossless,
+    ParametricMapStorage,
+    RTDoseStorage,
     RTStructureSetStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
@@ -57,7 +59,15 @@ def test_echo(bench):
 
 
 @pytest.mark.parametrize(
-    "sop_class", [SegmentationStorage, RTStructureSetStorage, SecondaryCaptureImageStorage, EnhancedMRImageStorage]
+    "sop_class",
+    [
+        SegmentationStorage,
+        RTStructureSetStorage,
+        RTDoseStorage,
+        ParametricMapStorage,
+        SecondaryCaptureImageStorage,
+        EnhancedMRImageStorage,
+    ],
 )
 def test_every_class_is_stored(bench, sop_class):
     node = bench.node("listener")

@@ -10,14 +10,22 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SpatialRegistrationStorage
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ParametricMapStorage,
+    RTDoseStorage,
+    RTStructureSetStorage,
+    SpatialRegistrationStorage,
+)
 from pynetdicom import AE
 from typer.testing import CliRunner
 
 from dicom_node.archive import enter_archive, files_of
 from dicom_node.cli import app
 from dicom_node.decode.case import read_case
+from dicom_node.decode.planned import read_planned
 from dicom_node.plans import register_plan
+from dicom_node.probe_table import probe_table
 from dicom_node.refusal import Refused
 
 OTHER = "1.2.3.88"
@@ -120,6 +128,103 @@ def test_plan_add_takes_what_the_node_has_received(bench, written_phantom, objec
     assert len(carried) == is_aside
     again = register_plan(plan, node.ledger, bench.settings.data_folder)
     assert again.digest == registered.digest
+
+
+def item(**values) -> Dataset:
+    made = Dataset()
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def of_patient(like: Dataset, kind: str, uid: str, modality: str) -> Dataset:
+    """An object without its content, of the patient and frame of another."""
+    made = item(SOPClassUID=kind, SOPInstanceUID=uid, Modality=modality, PatientID=like.PatientID)
+    made.StudyInstanceUID, made.SeriesInstanceUID = f"{uid}.1", f"{uid}.2"
+    made.FrameOfReferenceUID = like.FrameOfReferenceUID
+    made.file_meta = FileMetaDataset()
+    made.file_meta.MediaStorageSOPClassUID, made.file_meta.MediaStorageSOPInstanceUID = kind, uid
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return made
+
+
+def ball_contours(like: Dataset, center: np.ndarray, radius_mm: float) -> Dataset:
+    """An RTSTRUCT with a ball as ROI 3, a contour every millimetre."""
+    made = of_patient(like, RTStructureSetStorage, "1.2.3.601", "RTSTRUCT")
+    angle, contours = np.linspace(0, 2 * np.pi, 72, endpoint=False), []
+    for height in np.arange(-radius_mm + 0.5, radius_mm):
+        across = np.sqrt(radius_mm**2 - height**2)
+        ring = center + np.stack([across * np.cos(angle), across * np.sin(angle), np.full(72, height)], -1)
+        data = [f"{value:.3f}" for value in ring.ravel()]
+        contours.append(item(ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=72, ContourData=data))
+    frame = like.FrameOfReferenceUID
+    made.StructureSetROISequence = [item(ROINumber=3, ROIName="tumor", ReferencedFrameOfReferenceUID=frame)]
+    made.ROIContourSequence = [item(ReferencedROINumber=3, ContourSequence=contours)]
+    return made
+
+
+def map_around(center: np.ndarray, half_mm: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cells of 2 mm around a point that hold 3 °C for each millimetre from it; and where the first one lies."""
+    side = np.arange(-half_mm, half_mm + 1, 2.0)
+    z, y, x = np.meshgrid(side, side, side, indexing="ij")
+    return 3.0 * np.sqrt(x**2 + y**2 + z**2), center - half_mm
+
+
+def temperatures(like: Dataset, center: np.ndarray, kind: str) -> Dataset:
+    """The same map as an RT Dose or as a Parametric Map."""
+    is_dose = kind == RTDoseStorage
+    values, first = map_around(center, 40.0)
+    made = of_patient(like, kind, "1.2.3.602" if is_dose else "1.2.3.603", "RTDOSE" if is_dose else "MR")
+    made.NumberOfFrames, made.Rows, made.Columns = values.shape
+    made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
+    if is_dose:
+        made.ImagePositionPatient, made.ImageOrientationPatient = first.tolist(), [1, 0, 0, 0, 1, 0]
+        made.PixelSpacing, made.GridFrameOffsetVector = [2.0, 2.0], (2.0 * np.arange(len(values))).tolist()
+        made.BitsAllocated = made.BitsStored = 16
+        made.HighBit, made.PixelRepresentation, made.DoseGridScaling = 15, 1, 0.01
+        made.add_new("PixelData", "OW", np.round(values * 100).astype("i2").tobytes())
+        return made
+    measures = item(PixelSpacing=[2.0, 2.0], SliceThickness=2.0, SpacingBetweenSlices=2.0)
+    turn = item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    made.SharedFunctionalGroupsSequence = [item(PlaneOrientationSequence=[turn], PixelMeasuresSequence=[measures])]
+    made.PerFrameFunctionalGroupsSequence = [
+        item(PlanePositionSequence=[item(ImagePositionPatient=[*first[:2].tolist(), float(first[2] + 2.0 * k)])])
+        for k in range(len(values))
+    ]
+    made.BitsAllocated, made.FloatPixelData = 32, values.astype("f4").tobytes()
+    return made
+
+
+def test_plan_add_takes_contours_and_maps_that_the_node_has_received(bench, written_phantom, objects, plan):
+    """The tumor from an RTSTRUCT, the planned zone from an RT Dose, the organ from a Parametric Map: three balls."""
+    known = read_planned(written_phantom.plan, baseline=None, probes=probe_table())
+    center = known.plan.lesions[0].tumor.centroid_lps_mm
+    sent = [
+        ball_contours(objects[0], center, 8.0),
+        temperatures(objects[0], center, RTDoseStorage),
+        temperatures(objects[0], center, ParametricMapStorage),
+    ]
+    document = json.loads((plan / "plan.json").read_text())
+    lesion = document["lesions"][0]
+    lesion["tumor"] = {"sop_instance_uid": sent[0].SOPInstanceUID, "roi_number": 3}
+    lesion["simulated_zone"] = {"sop_instance_uid": sent[1].SOPInstanceUID, "at_most_c": 45.0}
+    document["organ_mask"] = {"sop_instance_uid": sent[2].SOPInstanceUID, "at_most_c": 90.0}
+    (plan / "plan.json").write_text(json.dumps(document))
+    node = bench.node("listener")
+    send(node, sent)
+    config = bench.folder / "node.toml"
+    config.write_text(f'data_folder = "{bench.settings.data_folder}"\n')
+    added = CliRunner().invoke(app, ["plan", "add", str(plan), "--config", str(config), "--json"])
+    assert added.exit_code == 0, added.output
+    (registered,) = node.ledger.plans()
+    copy = bench.settings.data_folder / registered.folder
+    held = {dcmread(path).SOPInstanceUID for path in copy.glob("object-*.dcm")}
+    assert held == {dataset.SOPInstanceUID for dataset in sent}
+    study = read_planned(copy / "plan.json", baseline=sorted(written_phantom.baseline.iterdir()), probes=probe_table())
+    (found,) = study.plan.lesions
+    for region, radius_mm in ((found.tumor, 8.0), (found.simulated_zone, 15.0), (study.plan.organ_mask, 30.0)):
+        assert region.volume_ml == pytest.approx(4 / 3 * np.pi * radius_mm**3 / 1000, rel=0.05)
+        assert region.centroid_lps_mm == pytest.approx(center, abs=0.3)
 
 
 def test_what_is_nowhere_is_refused_with_both_places(bench, plan):

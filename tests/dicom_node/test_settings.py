@@ -70,6 +70,12 @@ def test_a_relative_data_folder_is_meant_from_the_files_own_folder(tmp_path):
         ("[[pacs]]\nae_title = 'P'\nport = 104", "pacs.host is missing"),
         ("[complete]\nexpected_series = [{ modality = 'US' }]", "complete.expected_series.modality must be CT or MR"),
         ("[complete]\nexpected_series = [{ modality = 'CT', description = '(' }]", "is no regular expression"),
+        (
+            "[simulation]\nisotherm_c = 253.15",
+            "simulation.isotherm_c must be between -80 and 0 °C; it looks like kelvin",
+        ),
+        ("[simulation]\nisotherm_c = -90.0", "simulation.isotherm_c must be between -80 and 0 °C"),
+        ("[simulation]\ndose = 'kelvin'", "simulation.dose must be arrhenius or cem43"),
         ("[fetch]\nfirst_retry_s = 0", "fetch.first_retry_s must be above 0"),
         ("[worker]\nconcurrency = 0", "worker.concurrency"),
         ("[review]\ntls_key = 'key.pem'", "review.tls_certificate and review.tls_key are given together"),

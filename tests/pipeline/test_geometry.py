@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from pipeline.geometry import Geometry, frozen
+from pipeline.geometry import FrameMismatch, Geometry, frozen
 
 
 @st.composite
@@ -85,6 +85,34 @@ def test_contains_goes_to_the_outer_faces_of_the_outer_voxels() -> None:
     geometry = upright()
     assert geometry.contains(geometry.lps_of([(-0.49, 0, 0), (3.49, 4.49, 5.49)])).all()
     assert not geometry.contains(geometry.lps_of([(-0.51, 0, 0), (0, 0, 5.51)])).any()
+
+
+def turned(shape: tuple[int, int, int], at_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Geometry:
+    """Cells of 1.5 mm along axes that lie across those of the patient."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = 1.5 * Rotation.from_rotvec([0.4, -0.7, 0.5]).as_matrix()
+    matrix[:3, 3] = at_mm
+    return Geometry(shape, matrix, "1.2.3")
+
+
+def test_the_corners_are_those_of_all_voxels() -> None:
+    for geometry in (upright(), turned((4, 5, 6)), turned((1, 5, 6))):
+        points, corners = geometry.grid_lps().reshape(-1, 3), geometry.corners_lps()
+        assert corners[0] == pytest.approx(points[0])
+        assert corners.min(axis=0) == pytest.approx(points.min(axis=0))
+        assert corners.max(axis=0) == pytest.approx(points.max(axis=0))
+
+
+def test_a_grid_that_holds_others_holds_every_cell_of_them() -> None:
+    """Also of grids that lie across it, whose first and last voxels say too little."""
+    for one, other in ((upright(), turned((9, 8, 7), (3.0, -2.0, 4.0))), (turned((9, 8, 7)), upright())):
+        whole = one.holding([other])
+        for grid in (one, other):
+            assert whole.contains(grid.grid_lps()).all()
+        assert whole.index_of(one.lps_of((0, 0, 0))) == pytest.approx(np.round(whole.index_of(one.lps_of((0, 0, 0)))))
+        assert whole.lps_from_index[:3, :3].tolist() == one.lps_from_index[:3, :3].tolist()
+    with pytest.raises(FrameMismatch):
+        upright().holding([Geometry((3, 3, 3), np.eye(4), "4.5.6")])
 
 
 def test_the_grid_of_points_is_the_points_of_the_grid() -> None:

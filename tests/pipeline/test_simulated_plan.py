@@ -10,8 +10,9 @@ import pytest
 from pipeline.case import Applicator, IsothermSize, Lesion, Plan, ProtocolPhase
 from pipeline.phantom import Phantom
 from pipeline.probe import CryoProbe, TabledZone
+from pipeline.simulate.placement import CannotSimulate
 from pipeline.simulate.zone import SimulationSettings, simulate_zone
-from pipeline.simulated_plan import completed_plan
+from pipeline.simulated_plan import AS_EXPECTATION, completed_plan
 from pipeline.transform import sample_distance
 
 COARSE = SimulationSettings(spacing_mm=3.0, by_tissue=False)
@@ -117,6 +118,46 @@ def test_points_that_look_like_a_slip_are_told(incomplete_phantom: Phantom) -> N
         assert doubt.text.startswith("plan.json: lesions[0].applicators[0].entry_lps_mm ")
         assert said in doubt.text
     assert "applicator_doubted" not in codes(plan)
+
+
+def test_a_probe_thinner_than_the_cells_can_show_gets_finer_ones(incomplete_phantom: Phantom) -> None:
+    thin = replace(PROBE, radius_mm=0.35, active_length_mm=20.0)
+    plan = through(incomplete_phantom.plan, probe=thin)
+    short = replace(plan, lesions=(replace(plan.lesions[0], protocol=(ProtocolPhase("freeze", 90.0),)),))
+    usual = replace(AS_EXPECTATION, by_tissue=False, room_mm=12.0)
+    with pytest.raises(CannotSimulate, match=r"cells of 1\.5 mm are too coarse"):
+        simulate_zone(short, short.lesions[0], usual)
+    found = completed_plan(short, usual)
+    assert [reason.code for reason in found.told] == ["zone_simulated"]
+    zone = found.plan.lesions[0].simulated_zone
+    assert zone is not None
+    assert zone.geometry.spacing_mm == pytest.approx([3.5 * 0.35] * 3)
+
+
+def test_the_edge_is_the_isotherm_of_the_settings(incomplete_phantom: Phantom) -> None:
+    zones = []
+    for celsius in (-20.0, -40.0):
+        found = completed_plan(through(incomplete_phantom.plan), replace(COARSE, isotherm_c=celsius))
+        assert f"({celsius:g} °C, " in found.told[0].text
+        zones.append(found.plan.lesions[0].simulated_zone)
+    assert zones[1].volume_ml < 0.85 * zones[0].volume_ml
+
+
+def test_a_shaft_is_judged_by_the_fitted_device(incomplete_phantom: Phantom) -> None:
+    """The table's device would reach 33 mm from the tip, the fitted one does not reach the skin at 30 mm."""
+    plan = through(incomplete_phantom.plan)
+    lesion = plan.lesions[0]
+    x, y, z = lesion.applicators[0].tip_lps_mm
+    short = replace(lesion.applicators[0], entry_lps_mm=(x, y, z + 30.0))
+
+    def doubts(applicator: Applicator) -> list[str]:
+        changed = replace(lesion, applicators=(applicator,), protocol=FREEZE[:1])
+        told = completed_plan(replace(plan, lesions=(changed,)), COARSE).told
+        assert told[0].code == "zone_simulated"
+        return [reason.text for reason in told if reason.code == "applicator_doubted"]
+
+    assert len(doubts(short)) == 1
+    assert doubts(replace(short, isotherm_size=IsothermSize(-20.0, 150.0, 10.0, length_mm=24.0))) == []
 
 
 def test_a_stated_isotherm_of_a_device_that_is_not_simulated_is_refused(incomplete_phantom: Phantom) -> None:

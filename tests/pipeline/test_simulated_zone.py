@@ -58,6 +58,21 @@ def test_a_simulated_zone_beside_its_tumor_is_told(
     assert "simulated_zone_misses_tumor" not in [r.code for r in assessed_with(plan).reasons]
 
 
+def test_a_simulated_zone_that_leaves_part_of_its_tumor_out_is_told(
+    incomplete_phantom: Phantom, assessed_with: Callable[[Plan], LesionAssessment]
+) -> None:
+    plan, lesion = incomplete_phantom.plan, incomplete_phantom.plan.lesions[0]
+    grid = lesion.tumor.geometry
+    off_mm = np.linalg.norm(grid.grid_lps() - lesion.tumor.centroid_lps_mm - (0.0, 9.0, 0.0), axis=-1)
+    found = assessed_with(replace(plan, lesions=(replace(lesion, simulated_zone=Mask(off_mm < 12.0, grid)),)))
+    (told,) = [r for r in found.reasons if r.code.startswith("simulated_zone_")]
+    assert found.simulated_zone is not None
+    assert found.simulated_zone.minimal_margin_mm < -1.0
+    assert told.code == "simulated_zone_leaves_tumor"
+    assert f"({-found.simulated_zone.minimal_margin_mm:.1f} mm at the farthest)" in told.text
+    assert "simulated_zone_leaves_tumor" not in [r.code for r in assessed_with(plan).reasons]
+
+
 def test_a_simulated_zone_that_the_baseline_cuts_off_is_not_compared(
     incomplete_phantom: Phantom, assessed_with: Callable[[Plan], LesionAssessment]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.geometry import Geometry, upright_grid
+from pipeline.geometry import FrameMismatch, Geometry, upright_grid
 from pipeline.surface import Surface, level_of_mask, surface_of_mask
 from pipeline.volume import Mask
 
@@ -69,6 +69,25 @@ def test_spacings_from_a_third_of_a_millimetre_to_a_centimetre(spacing_mm: float
     radius = 12 * spacing_mm**0.5
     surface = surface_of_mask(ellipsoid((spacing_mm, min(1.0, spacing_mm), min(1.0, spacing_mm)), (radius,) * 3))
     assert volume_ml(surface) == pytest.approx(4 / 3 * np.pi * radius**3 / 1000, rel=0.03)
+
+
+def test_a_level_on_a_grid_turned_about_its_first_cell_is_looked_up_there() -> None:
+    """Such grids have one origin and one spacing, and hardly a cell in common."""
+    mask = ellipsoid((1.0, 1.0, 1.0), (7.0, 10.0, 12.0))
+    level, upright = level_of_mask(mask), mask.geometry
+    first = level.grid.lps_of((0, 0, 0))
+    turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    matrix = level.grid.lps_from_index.copy()
+    matrix[:3, :3] = turn @ matrix[:3, :3]
+    # The same cells of the room, turned back over the ellipsoid.
+    matrix[:3, 3] = first - matrix[:3, :3] @ (0, 60, 0)
+    other = Geometry((70, 130, 130), matrix, "frame")
+    found = level.mask_on(other)
+    assert found.volume_ml == pytest.approx(mask.volume_ml, rel=0.02)
+    assert found.centroid_lps_mm == pytest.approx(mask.centroid_lps_mm, abs=0.2)
+    assert np.array_equal(level.mask_on(upright).voxels, level.at(upright.grid_lps()) > 0)
+    with pytest.raises(FrameMismatch):
+        level.mask_on(Geometry(upright.shape, upright.lps_from_index, "another"))
 
 
 def test_an_empty_mask_is_refused() -> None:

@@ -43,6 +43,15 @@ def test_a_microwave_zone_has_grown_by_57_percent_after_a_day_and_shrinks_later(
     assert prior_scale(0, "microwave") == 1.0
 
 
+def test_a_radiofrequency_zone_grows_half_as_much_as_a_microwave_zone_and_shrinks_as_frozen_ones_do() -> None:
+    half = 1 + (prior_scale(1, "microwave") - 1) / 2
+    assert prior_scale(1, "radiofrequency") == pytest.approx(half)
+    assert prior_scale(0, "radiofrequency") == 1.0
+    for days in (30, 180, 365):
+        alike = half * prior_scale(days, "cryoablation")
+        assert prior_scale(days, "radiofrequency") == pytest.approx(alike, abs=0.011)
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.8, 1.16])
 def test_the_expected_zone_has_the_scaled_radius(scale: float) -> None:
     planned = expected(Lesion("L1", 5.0, ball(8.0), simulated_zone=ball(15.0)), scale)

@@ -80,22 +80,6 @@ def test_an_empty_folder(made_case, tmp_path):
     assert refused(made_case, followup=[tmp_path / "gone"]) == "path_missing"
 
 
-def test_two_patients_in_a_folder(made_case, kit):
-    other = kit.Series(kit.ramp(3), patient_id="OTHER", study="after")
-    kit.write(other.images(), made_case.followup, prefix="other")
-    assert refused(made_case) == "several_patients"
-
-
-def test_a_plan_for_another_patient(made_case):
-    made_case.write_plan({**made_case.document, "patient_id": "OTHER"})
-    assert refused(made_case) == "patient_mismatch"
-
-
-def test_patient_ids_are_compared_without_padding(made_case):
-    made_case.write_plan({**made_case.document, "patient_id": " MADE-1 "})
-    assert read(made_case).patient_id == "MADE-1"
-
-
 @pytest.mark.parametrize("key", ["series_instance_uid", "study_instance_uid"])
 def test_the_baseline_series_is_not_there(made_case, key):
     document = copy.deepcopy(made_case.document)

@@ -93,7 +93,34 @@ def dose(_kit):
     return RegionRef("lesions[0].tumor", sop_instance_uid="1.2.7", threshold=Threshold("at_most_c", -20.0)), out
 
 
-KINDS = {"SEG": seg, "RTSTRUCT": rtstruct, "RTDOSE": dose}
+def parametric_map(kit):
+    """As `dose`, in kelvin and with one frame a plane."""
+    geometry, _ = drawn((20, 22, 22), (2.0, 1.8, 1.8))
+    depth = np.sqrt((((moved(TRUE, geometry.grid_lps()) - CENTER) / RADII) ** 2).sum(-1))
+    out = Dataset()
+    out.SOPClassUID, out.SOPInstanceUID, out.FrameOfReferenceUID = "1.2.840.10008.5.1.4.1.1.30", "1.2.8", OTHER
+    out.StudyInstanceUID, out.SeriesInstanceUID, out.PatientID, out.Modality = "1.2.81", "1.2.82", "MADE-1", "MR"
+    unit = kit.item(CodeValue="K", CodingSchemeDesignator="UCUM", CodeMeaning="Kelvin")
+    mapping = kit.item(RealWorldValueSlope=1.0, RealWorldValueIntercept=0.0, MeasurementUnitsCodeSequence=[unit])
+    measures = kit.item(PixelSpacing=[1.8, 1.8], SliceThickness=2.0, SpacingBetweenSlices=2.0)
+    out.SharedFunctionalGroupsSequence = [
+        kit.item(
+            PlaneOrientationSequence=[kit.item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+            PixelMeasuresSequence=[measures],
+            RealWorldValueMappingSequence=[mapping],
+        )
+    ]
+    out.PerFrameFunctionalGroupsSequence = [
+        kit.item(PlanePositionSequence=[kit.item(ImagePositionPatient=geometry.lps_of((k, 0, 0)).tolist())])
+        for k in range(20)
+    ]
+    out.NumberOfFrames, out.Rows, out.Columns = depth.shape
+    out.SamplesPerPixel, out.PhotometricInterpretation, out.BitsAllocated = 1, "MONOCHROME2", 32
+    out.FloatPixelData = (253.15 + (depth - 1) * 60).astype("f4").tobytes()
+    return RegionRef("lesions[0].tumor", sop_instance_uid="1.2.8", threshold=Threshold("at_most_c", -20.0)), out
+
+
+KINDS = {"SEG": seg, "RTSTRUCT": rtstruct, "RTDOSE": dose, "PM": parametric_map}
 
 
 @pytest.fixture

@@ -68,7 +68,20 @@ WRONG = [
     ({"lesions.0.protocol.0.active": True}, "protocol[0].active goes with a phase thaw, not with freeze"),
     ({"lesions.0.protocol.0.power_w": 40}, "protocol[0].power_w goes with a phase heat, not with freeze"),
     ({"lesions.0.protocol.0.phase": "boil"}, "lesions[0].protocol[0].phase must be one of"),
-    ({"lesions.0.protocol.0.duration_s": 0}, "lesions[0].protocol[0].duration_s must be above 0"),
+    ({"lesions.0.protocol.0.duration_s": 0.0004}, "lesions[0].protocol[0].duration_s must be at least 1"),
+    (
+        {"lesions.0.protocol": [{"phase": p, "duration_s": 9} for p in ("freeze", "thaw")] * 31},
+        "lesions[0].protocol has 62 phases; at most 60 are possible",
+    ),
+    (
+        {"lesions.0.protocol": [{"phase": "freeze", "duration_s": 7200}] * 4},
+        "lesions[0].protocol takes 8.0 hours; at most 6 are possible",
+    ),
+    ({"lesions.0.applicators.0.start_s": -1}, "lesions[0].applicators[0].start_s must be at least 0"),
+    ({"lesions.0.applicators.0.start_s": 21601}, "lesions[0].applicators[0].start_s must be at most 21600"),
+    ({"lesions.0.applicators.0.power_fraction": 0}, "applicators[0].power_fraction must be above 0"),
+    ({"lesions.0.applicators.0.power_fraction": 80}, "applicators[0].power_fraction must be at most 1"),
+    ({"lesions.0.protocol.0.duration_s": 0}, "lesions[0].protocol[0].duration_s must be at least 1"),
     (
         {"lesions.0.protocol": [{"phase": "heat", "duration_s": 9, "power_w": -3}]},
         "lesions[0].protocol[0].power_w must be above 0",

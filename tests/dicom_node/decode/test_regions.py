@@ -257,6 +257,8 @@ MASKS = {
     "fractions": lambda drawn: np.where(drawn, 0.5, 0.49),
     "nothing known around": lambda drawn: np.where(drawn, 1, np.nan),
     "nothing known around a label": lambda drawn: np.where(drawn, 7, np.nan),
+    "0 and 255 by a scale factor": lambda drawn: np.where(drawn, 254.99998, 0),
+    "0 and a number of many digits": lambda drawn: np.where(drawn, 2.71828, 1e-9),
     "rounded": lambda drawn: np.where(drawn, 1.0002, -0.0002),
 }
 

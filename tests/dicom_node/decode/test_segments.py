@@ -140,17 +140,44 @@ def test_segments_cropped_to_frames_that_fill_no_whole_bytes(write, read, kit, s
         assert np.array_equal(mask.voxels, drawn[..., number - 1])
 
 
+def shuffled(dataset, seed):
+    """The same object with its frames in another order; uncompressed."""
+    frames = list(dataset.PerFrameFunctionalGroupsSequence)
+    order = np.random.default_rng(seed).permutation(len(frames))
+    planes = hd.seg.Segmentation.from_dataset(dataset).pixel_array.astype(np.uint8)[order]
+    dataset.PerFrameFunctionalGroupsSequence = [frames[n] for n in order]
+    stored = np.packbits(planes.ravel(), bitorder="little") if dataset.BitsAllocated == 1 else planes
+    dataset.PixelData = stored.tobytes() + b"\0" * (stored.size % 2)
+    return dataset
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_frames_in_any_order(write, read, seed):
-    order = np.random.default_rng(seed).permutation(len(DRAWN))
-    dataset = write(DRAWN.astype(np.uint8), hd.seg.SegmentationTypeValues.BINARY)
-    frames = list(dataset.PerFrameFunctionalGroupsSequence)
-    order = order[order < len(frames)]
-    planes = hd.seg.Segmentation.from_dataset(dataset).pixel_array.astype(np.uint8)
-    dataset.PerFrameFunctionalGroupsSequence = [frames[n] for n in order]
-    bits = np.packbits(planes[order].ravel(), bitorder="little").tobytes()
-    dataset.PixelData = bits + b"\0" * (len(bits) % 2)
+    dataset = shuffled(write(DRAWN.astype(np.uint8), hd.seg.SegmentationTypeValues.BINARY), seed)
     assert np.array_equal(read(segment(), dataset).voxels, DRAWN)
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL"])
+def test_frames_in_any_order_of_segments_that_overlap_and_of_fractions(write, read, kind, seed):
+    """Frames of three segments mixed, two of them on the same planes and one inside the other."""
+    points = points_of(BASELINE, SHAPE)
+    inner, below = ellipsoid(points, RADII / 2), points[..., 2] < 40
+    drawn = np.stack([DRAWN, inner, below], -1)
+    if kind == "BINARY":
+        dataset = write(drawn.astype(np.uint8), hd.seg.SegmentationTypeValues.BINARY, segments=3)
+    else:
+        sure = np.random.default_rng(seed).uniform(0.02, 0.48, drawn.shape)  # on its side of one half, no more
+        fraction = np.where(drawn, 1 - sure, sure)
+        dataset = write(fraction, FRACTIONAL, segments=3, fractional_type="PROBABILITY")
+    dataset = shuffled(dataset, seed)
+    numbers = [
+        f.SegmentIdentificationSequence[0].ReferencedSegmentNumber for f in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    assert numbers != sorted(numbers)
+    grid = Geometry(SHAPE, BASELINE, "1.2.3.77")
+    for number, region in enumerate((DRAWN, inner, below), 1):
+        assert np.array_equal(read(segment(number), dataset, grid=grid).voxels, region)
 
 
 OTHER_GRIDS = {

@@ -10,6 +10,7 @@ from highdicom.sr.coding import CodedConcept
 from pydicom import Dataset
 from pydicom.uid import ParametricMapStorage, RTDoseStorage
 
+from dicom_node.decode.case import read_case
 from dicom_node.decode.files import quiet, read_header, scan
 from dicom_node.decode.plan import read_plan_file
 from dicom_node.decode.region_ref import RegionRef, Threshold
@@ -325,6 +326,24 @@ def test_a_wrong_key_is_named(made_case, keys, text):
         read_plan_file(made_case.plan)
     assert problem.value.code == "plan_invalid"
     assert text in problem.value.text
+
+
+@pytest.mark.parametrize("kind", [dose, parametric_map])
+def test_a_plan_with_a_map_and_a_threshold(kit, made_case, kind):
+    """From plan.json to the case: the zone that was planned is where the map is cold."""
+    (lesion,) = made_case.document["lesions"]
+    lesion["simulated_zone"] = {"sop_instance_uid": "1.2.7", "at_most_c": -20}
+    made_case.write_plan()
+    kit.save(kind(kit, ice(grid().grid_lps()), grid()), made_case.plan.parent / "map")
+    study = read_case(made_case.plan, baseline=[made_case.baseline], followup=[made_case.followup], previous=[])
+    (planned,) = study.case.plan.lesions
+    assert planned.simulated_zone.volume_ml == pytest.approx(ball_ml(), rel=0.03)
+    assert planned.simulated_zone.centroid_lps_mm == pytest.approx(CENTER, abs=0.1)
+    assert planned.tumor.volume_ml == pytest.approx(80 * 2 * 1.5 * 1.25 / 1000)
+    lesion["simulated_zone"]["at_most_c"] = -151
+    made_case.write_plan()
+    with pytest.raises(Refused, match=r"^lesions\[0\]\.simulated_zone: the temperature map is nowhere at or below"):
+        read_case(made_case.plan, baseline=[made_case.baseline], followup=[made_case.followup], previous=[])
 
 
 def test_thresholds_and_labels_are_read(made_case):

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
+
+import pipeline.assess
+from dicom_node.cli import app
+from dicom_node.refusal import Refused
+from pipeline.simulate.dose import Dose
+from pipeline.simulated_plan import AS_EXPECTATION
 
 QUICK = ("--spacing-mm", "3", "--no-spread")
 
@@ -65,6 +73,27 @@ def test_the_configuration_counts_and_the_command_line_goes_before_it(simulate, 
     assert names == ["-30 °C", "0 °C", "-20 °C", "-40 °C"]
 
 
+def test_the_configured_isotherm_is_the_one_that_assess_expects(plan, written_phantom, tmp_path, monkeypatch):
+    """As far as to where the zone is simulated; the rest of an assessment takes long."""
+    asked = []
+
+    def asking(_plan, settings, **_):
+        asked.append(settings)
+        raise Refused("enough", "Enough is known.")
+
+    monkeypatch.setattr(pipeline.assess, "completed_plan", asking)
+    folder = plan(lambda document: document["lesions"][0].pop("simulated_zone"))
+    (tmp_path / "node.toml").write_text('[simulation]\nisotherm_c = -35.0\ndose = "cem43"\n')
+    given = {"plan": folder, "baseline": written_phantom.baseline, "followup": written_phantom.followups[0]}
+    words = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
+    for more in ((), ("--config", str(tmp_path / "node.toml"))):
+        said = CliRunner().invoke(app, ["assess", *words, "--out", str(tmp_path / "out"), *more])
+        assert said.exit_code != 0
+    default, configured = asked
+    assert default == AS_EXPECTATION
+    assert configured == replace(AS_EXPECTATION, isotherm_c=-35.0, dose=Dose("cem43"))
+
+
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
@@ -105,7 +134,7 @@ SIZE = {"temperature_c": 253.15, "after_s": 600, "diameter_mm": 30}
 BAD = [
     (change(f"{APPLICATOR}.entry_lps_mm", "tip"), "lesions[0].applicators[0].entry_lps_mm must"),
     (change("procedure.energy", "laser"), "procedure.energy must be one of cryoablation"),
-    (change("lesions.0.protocol.0.duration_s", -600), "lesions[0].protocol[0].duration_s must be above 0"),
+    (change("lesions.0.protocol.0.duration_s", -600), "lesions[0].protocol[0].duration_s must be at least 1"),
     (change("lesions.0.protocol.0.duration_s", 1e9), "lesions[0].protocol[0].duration_s must be at most 7200"),
     (
         change(f"{APPLICATOR}.isotherm_size", SIZE),

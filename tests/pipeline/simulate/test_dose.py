@@ -7,14 +7,16 @@ import pytest
 
 from pipeline.geometry import upright_grid
 from pipeline.simulate import kernels
-from pipeline.simulate.arrays import Harm, Problem
+from pipeline.simulate.arrays import HARMLESS_C, Harm, Problem
 from pipeline.simulate.dose import Dose
 from pipeline.simulate.lattice import Lattice
 from pipeline.simulate.sinks import make_sinks
 from pipeline.simulate.tissues import LIVER, heated
 
 
-def dose_of(law: Dose, celsius: float, seconds: float, steps: int) -> tuple[float, float]:
+def dose_of(
+    law: Dose, celsius: float, seconds: float, steps: int, *, harmless_c: float = HARMLESS_C
+) -> tuple[float, float]:
     """What the kernels sum up for cells kept at a temperature, and how much of the blood flow is left."""
     tissue = heated(LIVER)
     grid = upright_grid((2, 2, 2), (1.0,) * 3, (0.0,) * 3, "made")
@@ -23,7 +25,7 @@ def dose_of(law: Dose, celsius: float, seconds: float, steps: int) -> tuple[floa
     lattice.inner(state.enthalpy)[...] = float(tissue.law.enthalpy_of(celsius))
     cells = lattice.cells()
     problem = Problem(cells, lattice.laws(), make_sinks((), lattice), lattice.faces(cells.box))
-    harm = Harm(np.zeros_like(state.least), np.zeros_like(state.least), law.rate)
+    harm = Harm(np.zeros_like(state.least), np.zeros_like(state.least), law.rate, harmless_c)
     full = lattice.inner(state.flow)[0, 0, 0]
     for _ in range(steps):
         kernels.harm_done(problem, state, harm, seconds / steps)
@@ -44,6 +46,7 @@ def test_240_equivalent_minutes_are_a_full_dose(celsius: float, minutes: float) 
 @pytest.mark.parametrize("law", [Dose("arrhenius"), Dose("cem43")])
 def test_body_temperature_harms_nothing_and_a_full_dose_ends_perfusion(law: Dose) -> None:
     assert dose_of(law, 37.0, 36_000.0, 4) == (0.0, 1.0)
+    assert dose_of(law, 50.0, 60.0, 4, harmless_c=50.5) == (0.0, 1.0)
     dose, flow = dose_of(law, 65.0, 60.0, 40)
     assert dose > 1
     assert flow == 0.0

@@ -12,14 +12,16 @@ from pipeline.case import Applicator, Lesion, Plan, ProtocolPhase
 from pipeline.geometry import upright_grid
 from pipeline.probe import CryoProbe, HeatProbe, TabledZone
 from pipeline.simulate.dose import Dose
-from pipeline.simulate.placement import CannotSimulate, active_line
+from pipeline.simulate.placement import CannotSimulate, active_line, fine_enough_mm
 from pipeline.simulate.planned import planned_margins
 from pipeline.simulate.zone import Factors, SimulatedZone, SimulationSettings, scene_of, simulate, simulate_zone
+from pipeline.surface import surface_of_mask
 from pipeline.volume import Mask
 
 MakeProbe = Callable[..., Applicator]
 MakePlan = Callable[..., Plan]
 COARSE = SimulationSettings(spacing_mm=2.0, room_mm=24.0)
+ARGON = CryoProbe("argon", 0.75, 24.0, 3.0, -150.0, 2000.0, 25.0, 20.0, "made")
 ELECTRODE = HeatProbe("electrode", 0.75, 20.0, 4.0, 0.8, 40.0, 60.0, 15.0, 100.5, "made")
 TABLED = TabledZone("tabled", 30.0, 40.0, 10.0, 0.1, "made")
 HEAT = (ProtocolPhase("heat", 240.0),)
@@ -78,13 +80,13 @@ def test_less_power_and_more_blood_make_a_smaller_zone(plan: MakePlan, applicato
 
 
 def test_where_the_probe_points_does_not_matter(plan: MakePlan, argon: CryoProbe) -> None:
-    volumes = []
+    volumes, surface = [], surface_of_mask(plan().lesions[0].tumor)
     for direction in ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.5, 0.6, 0.7)):
         axis = np.array(direction) / np.linalg.norm(direction)
         tip, entry = (tuple(float(v) for v in at * axis) for at in (-15.0, 65.0))
         made = plan((Applicator("argon", tip, entry, argon),), DOUBLE[:1])  # type: ignore[arg-type]
         zone = zone_of(made)
-        volumes.append(planned_margins(zone, made.lesions[0])[0].size.volume_ml[0])
+        volumes.append(planned_margins(zone, made.lesions[0].tumor, surface)[0].size.volume_ml[0])
     assert np.ptp(volumes) / np.mean(volumes) < 0.04  # of 1.6 ml on cells of 2 mm
 
 
@@ -191,3 +193,40 @@ def test_settings_that_no_one_can_mean_are_refused() -> None:
         SimulationSettings(isotherm_c=-90.0)
     with pytest.raises(ValueError, match="coarser cells"):
         SimulationSettings(spacing_mm=5.0)
+
+
+def test_a_tabled_device_is_placed_as_strictly_as_any_other(plan: MakePlan, applicator: MakeProbe) -> None:
+    """A good one beside it hides nothing."""
+    made = plan()
+    good = applicator(probe=TABLED)
+    outside = applicator((0.0, 0.0, -300.0), probe=TABLED)
+    astray = applicator((50.0, 50.0, 40.0), probe=TABLED)
+    swapped = replace(good, tip_lps_mm=(57.0, 57.0, 57.0), entry_lps_mm=(0.0, 0.0, -5.0))
+    for wrong, said in (
+        (outside, "lies outside the baseline scan"),
+        (astray, "puts the zone 71 mm from the tumor; at most 60 mm are possible$"),
+        (swapped, r"puts the zone .* are tip and entry swapped\?"),
+    ):
+        with pytest.raises(CannotSimulate, match=said) as told:
+            scene_of(made, broken(made.lesions[0], applicators=(good, wrong), protocol=()), COARSE)
+        assert told.value.key == "applicators[1].tip_lps_mm"
+    together = (good, applicator((1.0, 0.2, -15.0), probe=TABLED))  # two ellipsoids may meet, two shafts may not
+    scene_of(made, broken(made.lesions[0], applicators=together, protocol=()), COARSE)
+
+
+@pytest.mark.parametrize("probe", [ARGON, TABLED], ids=["argon", "tabled"])
+def test_applicators_too_far_apart_for_any_grid_are_refused(
+    plan: MakePlan, applicator: MakeProbe, probe: CryoProbe | TabledZone
+) -> None:
+    made = plan(tuple(applicator((x, 0.0, -15.0), probe=probe) for x in (-55.0, 55.0)))
+    wide = SimulationSettings(spacing_mm=0.4, room_mm=45.0)
+    with pytest.raises(CannotSimulate, match=r"ask for \d\d million cells of 0\.4 mm; at most 20 million") as told:
+        simulate_zone(made, made.lesions[0], wide)
+    assert told.value.key == "applicators"
+
+
+def test_cells_are_as_wide_as_wanted_or_as_the_thinnest_shaft_allows(applicator: MakeProbe) -> None:
+    thin = replace(ARGON, radius_mm=0.3)
+    assert fine_enough_mm([applicator()], 1.5) == 1.5
+    assert fine_enough_mm([applicator(), applicator(probe=thin)], 1.5) == pytest.approx(1.05)
+    assert fine_enough_mm([applicator(probe=TABLED)], 1.5) == 1.5
