@@ -102,7 +102,7 @@ def test_from_login_to_logout(node, tools, instances, foreign, tmp_path):
             page.get_by_label("Name").fill("anna")
             page.get_by_label("Password").fill(password)
             page.get_by_role("button", name="Log in").click()
-        assert page.url == f"{node.url}/studies/{STUDY}"
+        page.wait_for_url(f"{node.url}/studies/{STUDY}")
         assert page.get_by_text(EVIL).first.is_visible()
         assert page.title() == f"{EVIL} – Marginwatch"
         (cookie,) = browser.cookies()
@@ -113,7 +113,7 @@ def test_from_login_to_logout(node, tools, instances, foreign, tmp_path):
         page.goto(node.url)
         assert page.get_by_text(EVIL).first.is_visible()
         page.get_by_role("button", name="Log out").click()
-        assert page.url == f"{node.url}/login"
+        page.wait_for_url(f"{node.url}/login")
         assert browser.cookies(node.url)[0]["name"] == "marginwatch-form"
         page.goto(f"{node.url}/studies/{STUDY}")
         assert page.url.startswith(f"{node.url}/login")
