@@ -15,14 +15,16 @@ import argparse
 import json
 import logging
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,8 @@ WORKERS = 3
 OBJECTS = 2
 #: Whatever is done to the node, this much longer and everything must have come right.
 PATIENCE_S = 240.0
+#: So much that it is filled in no time.
+DISK_MIB = 256
 
 
 @dataclass
@@ -65,6 +69,8 @@ class Storm:
     wire: Wire
     rejecter: Rejecter
     random: random.Random
+    disk: Path | None = None
+    """The data folder where it is a small disk of its own, which takes root."""
     workers: list[Any] = field(default_factory=list)
     listener: Any = None
     done_to_it: Counter[str] = field(default_factory=Counter)
@@ -92,6 +98,8 @@ class Storm:
             self.pacs_away,
             self.pacs_slow,
             self.pacs_rejects,
+            self.clock_jumps,
+            *([self.disk_full] if self.disk is not None else []),
         ]
         if not self._next:
             self._next = self.random.sample(range(len(strikes)), len(strikes))
@@ -136,11 +144,36 @@ class Storm:
         time.sleep(1.5)
         self.rejecter.rejects = False
 
+    def clock_jumps(self) -> None:
+        """Of the whole node, a day ahead or back, and right again after a while."""
+        number = self.random.choice([signal.SIGUSR1, signal.SIGUSR2])
+        for _ in range(2):
+            for process in self.fleet.processes:
+                process.send_signal(number)
+            time.sleep(1.5)
+
+    def disk_full(self) -> None:
+        assert self.disk is not None
+        ballast = self.disk / ".ballast"
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 16))
+        time.sleep(1.5)
+        ballast.unlink()
+
     def _again(self, ended: Any, parts: str) -> Any:
         if ended.stdout is not None:
             ended.stdout.close()
         self.fleet.processes.remove(ended)
         return self.fleet.start(parts=parts, wait=False)
+
+
+def small_disk(folder: Path) -> Path | None:
+    """The folder, with a disk in memory of its own mounted on it; None where that is not permitted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, check=False) if shutil.which("mount") else None
+    return folder if done is not None and done.returncode == 0 else None
 
 
 def patiently(do: Callable[[], Any], *problems: type[Exception]) -> None:
@@ -200,12 +233,14 @@ def report(storm: Storm, ledger: Ledger, studies: list[MadeStudies], seconds: fl
 def run_storm(folder: Path, count: int, seed: int, *, sleep_s: float, strikes: int) -> dict[str, Any]:
     postgres, orthanc = Postgres(), Orthanc(folder / "orthanc")
     rejecter = Rejecter(seed)
+    disk: Path | None = None
     try:
         postgres.start()
         orthanc.start()
         wire = Wire(orthanc.dicom_port)
+        disk = small_disk(folder / "node" / "data")
         fleet = Fleet(folder / "node", postgres.create("storm"), (wire.port, rejecter.port), sleep_s=sleep_s)
-        storm = Storm(fleet, postgres, orthanc, wire, rejecter, random.Random(seed))
+        storm = Storm(fleet, postgres, orthanc, wire, rejecter, random.Random(seed), disk)
         with closing(fleet.ledger()) as ledger:
             studies = [MadeStudies(folder / f"made{n}", f"STORM-{n:03}") for n in range(count)]
             started = time.monotonic()
@@ -226,6 +261,8 @@ def run_storm(folder: Path, count: int, seed: int, *, sleep_s: float, strikes: i
                 fleet.stop()
             return report(storm, ledger, studies, time.monotonic() - started)
     finally:
+        if disk is not None:
+            subprocess.run(["umount", "--lazy", disk], check=False)
         rejecter.stop()
         orthanc.stop()
         postgres.stop(signal.SIGQUIT)

@@ -12,8 +12,8 @@ import pytest
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(400)]
 
 STUDIES = 10
-#: `storm.py` knows nine, and does each before any twice.
-STRIKES = 9
+#: `storm.py` knows eleven, and does each before any twice.
+STRIKES = 11
 
 
 def test_every_study_is_assessed_once_and_every_result_sent_once_whatever_is_done_to_the_node(tools, tmp_path):
@@ -29,4 +29,5 @@ def test_every_study_is_assessed_once_and_every_result_sent_once_whatever_is_don
     found = json.loads(done.stdout)
     for kind in ("assessed_once", "one_result_folder", "in_the_pacs_once", "in_the_rejecting_pacs_once"):
         assert found[kind] == STUDIES
-    assert len(found["strikes"]) == 8, found["strikes"]
+    expected = 10 if "disk full" in found["strikes"] else 9  # only root can give it a disk of its own
+    assert len(found["strikes"]) == expected, found["strikes"]

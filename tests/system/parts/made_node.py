@@ -1,6 +1,8 @@
 """A node in a process of its own, its assessments played by `stand_in.py`; it can kill itself at a chosen point.
 
 made_node.py CONFIG --parts worker --sleep 0.5 [--die-at POINT]
+
+Its clock jumps by signals (`wrong_clock.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import wrong_clock  # noqa: F401  before others take `time.time` as a default
 
 from dicom_node.back_off import BackOff
 from dicom_node.child import assess_in_child
