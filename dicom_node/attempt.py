@@ -20,8 +20,6 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-
 from dicom_node.back_off import BackOff
 from dicom_node.child import ChildBroke, Job
 from dicom_node.claims import Station
@@ -31,11 +29,10 @@ from dicom_node.logs import about
 from dicom_node.records import ENDED, AssessmentRecord
 from dicom_node.refusal import Refused
 from dicom_node.routing import is_current
+from dicom_node.schema import DATABASE_AWAY
 from dicom_node.withdrawing import superseded_by
 
 _LOG = logging.getLogger("marginwatch.queue")
-#: What a database raises that is away, locked or full for a while.
-DATABASE_AWAY = (OperationalError, InterfaceError)
 _AGAIN = BackOff(first_s=0.5, longest_s=30.0)
 _T = TypeVar("_T")
 
@@ -92,11 +89,27 @@ class Attempts:
         return token
 
     def assess(self, assessment_id: str, token: int) -> dict[str, Any]:
-        """`document` and `folder`, or `refused`, or `dropped` where the assessment is not ours any more."""
+        """`document` and `folder`, or `refused`, or `dropped` where the assessment is not ours any more.
+
+        A disk that does not take the results is waited for.
+        """
         self._go_on()
         record = self._until_there(lambda: self._ledger.assessment(assessment_id))
+        waited_s = 0.0
         with self._about(record, "assess"):
-            return self._answer(record, token)
+            while True:
+                try:
+                    return self._answer(record, token)
+                except Refused as refused:  # the disk is to blame, not the study: it is no attempt that failed
+                    _LOG.error("the assessment will be made again: %s", refused.text)
+                waited_s = _AGAIN.after(waited_s)
+                if self._stop.wait(waited_s):
+                    raise Stopping
+                if not self._is_held(record, token):
+                    return {"dropped": True}
+
+    def _is_held(self, record: AssessmentRecord, token: int) -> bool:
+        return self._until_there(lambda: self._claims.held().get(record.assessment_id) == token)
 
     def _answer(self, record: AssessmentRecord, token: int) -> dict[str, Any]:
         if (finished := finished_before(record, self._settings.data_folder)) is not None:
@@ -114,12 +127,12 @@ class Attempts:
                 )
             return {"document": document, "folder": folder}
         except Refused as refused:
-            if refused.code == "cannot_write_results":  # the disk is to blame, not the study: worth another try
+            if refused.code == "cannot_write_results":
                 raise
             return {"refused": {"code": refused.code, "text": refused.text}}
         except ChildBroke:
             self._go_on()
-            if not self._until_there(lambda: self._claims.held().get(record.assessment_id) == token):
+            if not self._is_held(record, token):
                 return {"dropped": True}
             raise
         finally:

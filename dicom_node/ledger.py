@@ -314,11 +314,14 @@ class Ledger:
         return [Send(**row) for row in self._rows(SENDS, SENDS.c.assessment_id == assessment_id)]
 
     def destinations_owed(self) -> list[str]:
-        """The names of destinations that have not taken everything yet."""
+        """The names of destinations that have not taken everything yet; nothing superseded."""
+        query = (
+            select(SENDS.c.destination)
+            .join(ASSESSMENTS, ASSESSMENTS.c.assessment_id == SENDS.c.assessment_id)
+            .where(SENDS.c.state.in_(OWED) & ~ASSESSMENTS.c.superseded)
+        )
         with self._engine.connect() as connection:
-            return list(
-                connection.execute(select(SENDS.c.destination).where(SENDS.c.state.in_(OWED)).distinct()).scalars()
-            )
+            return list(connection.execute(query.distinct()).scalars())
 
     def owed(self, destinations: Collection[str] | None = None) -> list[Send]:
         """What these destinations, or all, have not taken yet, the oldest assessment first; nothing superseded."""

@@ -138,10 +138,16 @@ class Outbox:
         try:
             count = self._send(files, destination, calling_ae_title=self._calling_ae_title)
         except Exception as problem:
-            self._told(destination, owed, str(problem) or type(problem).__name__)
+            self._tell(destination, owed, str(problem) or type(problem).__name__)
             raise
-        self._told(destination, owed, "")
+        self._tell(destination, owed, "")
         return count
+
+    def _tell(self, destination: Destination, owed: Send, problem: str) -> None:
+        try:
+            self._told(destination, owed, problem)
+        except Exception:  # noqa: BLE001  what was sent is sent, whoever cannot hear of it
+            _LOG.exception("it could not be told what was sent to %s", destination.name)
 
     def _committed(self, destination: Destination, owed: Send, files: Sequence[Path]) -> bool:
         """Whether the destination has committed itself to keep what it has stored."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dicom_node.digest import digest_of
@@ -93,7 +93,7 @@ class Placing:
         entered = self._ledger.instance(arrival.identity.sop_instance_uid)
         if entered is not None and entered.path != str(arrival.path):
             if entered.sha256 != arrival.sha256:
-                self._put_aside(one, arrival.sha256)
+                self._put_aside(replace(one, path=self._store.located(arrival.path)), arrival.sha256)
             self._store.forget(arrival.path)
 
     def _put_aside(self, one: Brought, digest: str) -> None:

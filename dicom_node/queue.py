@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from dicom_node.attempt import DATABASE_AWAY, Attempts
+from dicom_node.attempt import Attempts
 from dicom_node.back_off import BackOff
 from dicom_node.child import assess_in_child
 from dicom_node.claims import ROUTING, Claims, Station
@@ -33,7 +33,7 @@ from dicom_node.outbox import Outbox, Told
 from dicom_node.records import WorkerRecord
 from dicom_node.refusal import Refused
 from dicom_node.routing import Order
-from dicom_node.schema import reaching
+from dicom_node.schema import DATABASE_AWAY, reaching
 from dicom_node.settings import Settings
 from dicom_node.store import Store
 from dicom_node.withdrawing import Withdrawals

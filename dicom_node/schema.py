@@ -27,10 +27,13 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.schema import CreateColumn
 
 from dicom_node.refusal import Refused
+
+#: What a database raises that is away, locked or full for a while.
+DATABASE_AWAY = (OperationalError, InterfaceError)
 
 METADATA = MetaData()
 

@@ -52,9 +52,13 @@ class Store:
                 return relative, there
         return relative, None
 
+    def located(self, path: Path) -> Path:
+        """Where a path relative to the root is."""
+        return self._root / path
+
     def forget(self, path: Path) -> None:
         """Take the file at this relative path out of the store."""
-        (self._root / path).unlink(missing_ok=True)
+        self.located(path).unlink(missing_ok=True)
 
     def take_aside(self, identity: Identity, file: Path, sha256: str) -> Path:
         """The same for an instance that has the UID of a stored one and other bytes."""

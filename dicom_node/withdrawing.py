@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import get_args
 
 from sqlalchemy import func, select, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.back_off import BackOff, Delay
 from dicom_node.claims import ROUTING, Station
@@ -19,7 +18,7 @@ from dicom_node.durable import clear_leftovers, whole_folder
 from dicom_node.ledger import Ledger
 from dicom_node.records import AssessmentRecord, Send, Withdrawal
 from dicom_node.refusal import Refused
-from dicom_node.schema import ASSESSMENTS, SENDS, insert_new
+from dicom_node.schema import ASSESSMENTS, DATABASE_AWAY, SENDS, insert_new
 
 _LOG = logging.getLogger("marginwatch.queue")
 _OPEN: tuple[Withdrawal, ...] = ("owed", "failed")
@@ -73,7 +72,7 @@ class Withdrawals:
                 continue
             try:
                 self._withdraw(record)
-            except SQLAlchemyError:
+            except DATABASE_AWAY:
                 raise
             except Exception:  # noqa: BLE001  a worker: it is tried again
                 _LOG.exception("what assessment %s supersedes cannot be withdrawn yet", record.assessment_id[:16])
@@ -120,6 +119,8 @@ def withdraw(record: AssessmentRecord, ledger: Ledger, data_folder: Path) -> lis
     from dicom_node.results.withdrawal import count_objects, read_earlier, write_withdrawal
 
     folders = [data_folder / x.folder for x in earlier]
+    if not all(any((folder / "dicom").glob("*.dcm")) for folder in folders):
+        raise Refused("not_withdrawn", "The objects of an earlier result are gone, so it cannot be withdrawn.")
     found = read_earlier(folders)
     if count_objects(folders) > len(found.objects if found else ()):
         raise Refused("not_withdrawn", "An earlier result cannot be read, so it cannot be withdrawn.")

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from dicom_node.back_off import BackOff
 from dicom_node.exchange.answers import NoAnswer
 from dicom_node.exchange.holes import SeriesFacts, facts_of
@@ -29,6 +27,7 @@ from dicom_node.logs import about
 from dicom_node.peers import ExpectedSeries, Pacs
 from dicom_node.records import IMAGE_CLASSES, Instance, Study
 from dicom_node.routing import may_have_earlier
+from dicom_node.schema import DATABASE_AWAY
 from dicom_node.settings import Settings
 
 _LOG = logging.getLogger("marginwatch.exchange")
@@ -85,7 +84,7 @@ class Completeness:
     def _judge(self, study: Study) -> None:
         try:
             verdict = self._verdict(study)
-        except SQLAlchemyError:
+        except DATABASE_AWAY:
             raise
         except Exception as problem:  # noqa: BLE001  a worker: one study must not stop the others
             _LOG.exception("whether a study is whole cannot be found out; trying again")

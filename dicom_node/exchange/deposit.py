@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
@@ -14,6 +16,8 @@ from dicom_node.placing import Brought, Placing
 from dicom_node.records import Identity
 from dicom_node.store import Store
 
+_LEFT_AFTER_S = 86400.0
+
 
 class Keep:
     """A `Deposit` into a store and a ledger; safe between threads. folder: where instances lie until they are kept."""
@@ -23,6 +27,10 @@ class Keep:
         self._placing = Placing(store, ledger, is_synced=True)
         self._folder = folder
         self._lock = threading.Lock()
+        for left in folder.glob("*"):  # by one that was killed; other workers may be at theirs
+            with suppress(OSError):
+                if left.stat().st_mtime < time.time() - _LEFT_AFTER_S:
+                    left.unlink()
 
     def __call__(self, content: bytes, *, received_from: str) -> Identity:
         """Whose it is. Raises `Refused` ("disk_full", "broken_dataset") and OSError."""

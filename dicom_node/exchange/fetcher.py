@@ -13,8 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from dicom_node.audit.message import StudyPart
 from dicom_node.exchange.answers import NoAnswer, RemoteStudy, Wanted
 from dicom_node.exchange.lacking import lacking
@@ -27,6 +25,7 @@ from dicom_node.peers import Pacs
 from dicom_node.records import Identity, RegisteredPlan, Study, same_patient
 from dicom_node.refusal import Refused
 from dicom_node.routing import StudyIndex, may_have_earlier
+from dicom_node.schema import DATABASE_AWAY
 from dicom_node.settings import Settings
 
 _LOG = logging.getLogger("marginwatch.exchange")
@@ -133,7 +132,7 @@ class Fetcher:
             return "not_stored", f"What {pacs.ae_title} sent could not be stored: {refused.text}"
         except OSError as problem:
             return "not_stored", f"What {pacs.ae_title} sent could not be stored: {problem.strerror or problem}."
-        except SQLAlchemyError:
+        except DATABASE_AWAY:
             raise
         except Exception as problem:  # noqa: BLE001  a worker: one study must not stop the others
             _LOG.exception("what %s has of a study could not be looked into; trying again", pacs.name)

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pynetdicom.presentation import build_context, build_role
 
@@ -22,18 +22,19 @@ _BACK_OFF = BackOff(5.0, 600.0)
 _GIVE_UP_AFTER_S = 86400.0
 _MOST_WAITING = 1000
 _LOOK_EVERY_S = 0.2
+#: The peer may know its transaction only once it has read that the request was accepted.
+_AFTER_THE_ANSWER_S = 0.5
 
 
 class _NotReported(Exception):
     """The peer cannot be reached, or does not take the report; the text says which."""
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class _Waiting:
     called: Called
     answer: Answer
     since_s: float
-    delay: Delay = field(default_factory=Delay)
 
 
 class Callbacks:
@@ -45,6 +46,8 @@ class Callbacks:
         self._back_off = back_off
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
+        # The thread's own: a peer that is away is spared, with all that waits for it.
+        self._delays: dict[str, Delay] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="commitment reports", daemon=True)
 
@@ -66,21 +69,24 @@ class Callbacks:
     def _work(self) -> None:
         while not self._stop.wait(_LOOK_EVERY_S):
             with self._lock:
-                due = [one for one in self._waiting if one.delay.until_s <= time.monotonic()]
-            for one in due:
+                waiting = list(self._waiting)
+            for one in waiting:
                 if self._stop.is_set():
                     return
-                if self._is_done(one):
+                delay = self._delays.setdefault(one.called.ae_title, Delay())
+                now = time.monotonic()
+                if now >= max(delay.until_s, one.since_s + _AFTER_THE_ANSWER_S) and self._is_done(one, delay):
                     with self._lock:
                         self._waiting.remove(one)
 
-    def _is_done(self, one: _Waiting) -> bool:
+    def _is_done(self, one: _Waiting, delay: Delay) -> bool:
         try:
             self._report(one)
         except Exception as problem:  # noqa: BLE001  whatever a peer or pynetdicom brings, the others are told
             _LOG.warning("a report on storage commitment did not reach %s: %s", one.called.ae_title, problem)
-            one.delay.lengthen(self._back_off, time.monotonic())
+            delay.lengthen(self._back_off, time.monotonic())
             return time.monotonic() > one.since_s + _GIVE_UP_AFTER_S
+        del self._delays[one.called.ae_title]
         return True
 
     def _report(self, one: _Waiting) -> None:

@@ -57,9 +57,9 @@ class Gate:
             while begun and begun[0] < now - _MINUTE_S:
                 begun.popleft()
             if len(begun) >= self._rules.most_a_minute:
-                return Rejection.CONGESTION  # what is refused does not count, or an eager peer would never get in again
+                return Rejection.CONGESTION  # and does not count, or an eager peer would never get in again
             begun.append(now)
-            # The last quarter is for peers that have none yet.
+            # The last quarter is for others.
             own_most = max(1, self._rules.most_associations * 3 // 4)
             if self._open.total() >= self._rules.most_associations or self._open[address] >= own_most:
                 return Rejection.LIMIT

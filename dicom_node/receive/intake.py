@@ -13,13 +13,12 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-
 from dicom_node.identity import identity_of_file
 from dicom_node.ledger import Ledger
 from dicom_node.placing import Brought, Placing
 from dicom_node.receive.inbox import Inbox
 from dicom_node.refusal import Refused
+from dicom_node.schema import DATABASE_AWAY
 from dicom_node.store import Store
 
 _LOG = logging.getLogger("marginwatch.intake")
@@ -29,10 +28,9 @@ _MOST_AT_ONCE = 1000
 #: disk and the senders, who share the processor with it, gain much.
 _QUIET_S, _GATHER_S = 0.2, 3.0
 _LOOK_EVERY_S = 0.02
-_RETRY_S = 2.0
+_RETRY_S, _PUT_OFF_S = 2.0, 10.0
 _SETTLE_WITHIN_S = 10.0
-#: A database or disk that is away comes back.
-_AWAY = (OSError, OperationalError, InterfaceError)
+_AWAY = (OSError, *DATABASE_AWAY)
 
 
 class Intake:
@@ -46,7 +44,7 @@ class Intake:
         self._later: list[Brought] = []
         self._again_at = 0.0
         self._taken = 0
-        self._done = 0
+        self._tried = 0
         self._awaited = 0
         self._changed = threading.Condition()
         self._stopping = threading.Event()
@@ -78,24 +76,31 @@ class Intake:
         self._waiting.put(arrived)
 
     def settle(self, within_s: float = _SETTLE_WITHIN_S) -> bool:
-        """Whether everything taken before this call is in store and ledger, waited for no longer than stated."""
+        """Whether everything taken before this call is in store and ledger, waited for no longer than stated.
+
+        What had to be put off is not waited for.
+        """
         with self._changed:
             wanted = self._taken
             self._awaited += 1
             try:
-                return self._changed.wait_for(lambda: self._done >= wanted, within_s)
+                return self._changed.wait_for(lambda: self._tried >= wanted, within_s) and not self._later
             finally:
                 self._awaited -= 1
 
     def _work(self) -> None:
-        while batch := self._next_batch():
-            done = self._enter_until_done(batch)
-            with self._changed:
-                self._done += done
-                self._changed.notify_all()
+        while not self._stopping.is_set() or not self._waiting.empty():
+            if batch := self._next_batch():
+                self._enter_until_done(batch)
+                with self._changed:
+                    self._tried += len(batch)
+                    self._changed.notify_all()
+            elif self._later and time.monotonic() > self._again_at:
+                batch, self._later = self._later, []
+                self._enter_until_done(batch)
 
     def _next_batch(self) -> list[Brought]:
-        """What has arrived, and what had to wait; empty at the stop."""
+        """What has arrived; empty where nothing has for a moment."""
         batch: list[Brought] = []
         quiet_at = until = 0.0
         while len(batch) < _MOST_AT_ONCE:
@@ -105,10 +110,7 @@ class Intake:
                 now = time.monotonic()
                 if batch and (self._awaited or now > min(quiet_at, until) or self._stopping.is_set()):
                     break
-                if not batch and self._later and now > self._again_at:
-                    batch, self._later = self._later, []
-                    break
-                if self._stopping.is_set():
+                if not batch:
                     break
                 continue
             now = time.monotonic()
@@ -118,23 +120,27 @@ class Intake:
                 break
         return batch
 
-    def _enter_until_done(self, batch: Sequence[Brought]) -> int:
-        """How many are in store and ledger now; the others are put off, or wait for the next start."""
+    def _enter_until_done(self, batch: Sequence[Brought]) -> None:
+        """They are in store and ledger then, or put off."""
         while True:
             try:
-                return self._enter(batch)
+                self._enter(batch)
+                return
             except _AWAY:
                 _LOG.exception("%d instances wait in the inbox; trying again", len(batch))
                 if self._stopping.wait(_RETRY_S):
-                    return 0
+                    self._put_off(batch)
+                    return
             except Exception:  # noqa: BLE001  a bug, or what the database cannot hold
                 if len(batch) > 1:  # one of them, which must not keep the others from their place
-                    return sum(self._enter_until_done([one]) for one in batch)
+                    for one in batch:
+                        self._enter_until_done([one])
+                    return
                 _LOG.exception("an instance waits in the inbox: it cannot be entered")
                 self._put_off(batch)
-                return 0
+                return
 
-    def _enter(self, batch: Sequence[Brought]) -> int:
+    def _enter(self, batch: Sequence[Brought]) -> None:
         problems = self._placing.place(batch)
         for brought in batch:
             if brought.path not in problems:
@@ -143,8 +149,8 @@ class Intake:
         for problem in problems.values():
             _LOG.error("an instance waits in the inbox: the data folder cannot be used: %s", problem.strerror)
         self._put_off([brought for brought in batch if brought.path in problems])
-        return len(batch) - len(problems)
 
     def _put_off(self, some: Sequence[Brought]) -> None:
-        self._later += some
-        self._again_at = time.monotonic() + _RETRY_S
+        if some:
+            self._later += some
+            self._again_at = time.monotonic() + _PUT_OFF_S

@@ -87,6 +87,22 @@ def test_a_whole_result_is_recorded_and_owed_though_recording_failed_at_first(mo
     bench.wait_until(lambda: [send.state for send in node.ledger.sends(record.assessment_id)] == ["sent"])
 
 
+def test_a_disk_that_takes_no_results_is_waited_for(monkeypatch, bench, node):
+    """However often: it is the disk that fails, and no study is set aside for it."""
+    monkeypatch.setattr("dicom_node.attempt._AGAIN", BackOff(0.01, 0.02))
+
+    def answer(job):
+        if len(bench.stand_in.jobs) <= 3 * node.settings.worker.attempts:
+            raise Refused("cannot_write_results", "The results could not be written: No space left on device.")
+        return answer_with_objects(bench)(job)
+
+    bench.stand_in.answer = answer
+    give_follow_up(bench, node)
+    record = bench.wait_until(lambda: (e := entry(bench, node)).state in ("done", "failed", "refused") and e.record)
+    assert (record.state, record.token) == ("done", 1)
+    assert len(bench.stand_in.jobs) == 3 * node.settings.worker.attempts + 1
+
+
 def test_an_answer_that_is_gone_says_why_it_could_not_be_recorded(monkeypatch, bench, node):
     def answer(_):
         raise ValueError("nothing to see")

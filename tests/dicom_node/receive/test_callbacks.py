@@ -39,7 +39,7 @@ def test_a_peer_that_is_away_or_has_no_time_is_told_later(bench, callbacks):
         return statuses[len(reports) - 1], None
 
     assert callbacks.takes("PACS", ANSWER)
-    bench.wait_until(lambda: callbacks._waiting[0].delay.wait_s > 0)
+    bench.wait_until(lambda: callbacks._delays and callbacks._delays["PACS"].wait_s > 0)
     ae = AE(ae_title="PACS")
     ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
     port = callbacks._peers["PACS"].port

@@ -17,6 +17,7 @@ from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian, generate
 
 from dicom_node.child import answer_one
 from dicom_node.durable import whole_folder
+from dicom_node.refusal import Refused
 
 OBJECTS = 2
 
@@ -26,11 +27,14 @@ def assess(_plan: Path, *, followup: list[Path], out: Path, **_: Any) -> dict[st
     time.sleep(float(sys.argv[1]))
     document = {"schema": "marginwatch/assessment/1", "study_instance_uid": study_instance_uid, "outcome": "complete"}
     document |= {"needs_review": False, "reasons": [], "lesions": [], "days_since_procedure": 33}
-    with whole_folder(out) as folder:
-        (folder / "dicom").mkdir()
-        for number in range(OBJECTS):
-            write_object(folder / "dicom" / f"{number}.dcm", study_instance_uid, out.name, number)
-        (folder / "assessment.json").write_text(json.dumps(document))
+    try:
+        with whole_folder(out) as folder:
+            (folder / "dicom").mkdir()
+            for number in range(OBJECTS):
+                write_object(folder / "dicom" / f"{number}.dcm", study_instance_uid, out.name, number)
+            (folder / "assessment.json").write_text(json.dumps(document))
+    except OSError as problem:  # as `write_results`
+        raise Refused("cannot_write_results", f"The results could not be written: {problem.strerror}.") from None
     return document
 
 
