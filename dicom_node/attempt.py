@@ -97,6 +97,7 @@ class Attempts:
         record = self._until_there(lambda: self._ledger.assessment(assessment_id))
         waited_s = 0.0
         with self._about(record, "assess"):
+            _LOG.info("assessment %s begins", assessment_id[:16])
             while True:
                 try:
                     return self._answer(record, token)
@@ -165,6 +166,7 @@ class Attempts:
             _LOG.error("assessment %s failed: %s", assessment_id[:16], answer["failed"])
             kept = self._ledger.ended(assessment_id, "failed", code="failed", text=answer["failed"], token=token)
         if kept:
+            _LOG.info("assessment %s has ended: %s", assessment_id[:16], _ending(answer))
             self._sweep(assessment_id, token)
         return kept
 
@@ -225,6 +227,13 @@ class Attempts:
             clear_leftovers(self._settings.data_folder / folder)
             if folder != record.folder or record.state != "done":
                 shutil.rmtree(self._settings.data_folder / folder, ignore_errors=True)
+
+
+def _ending(answer: dict[str, Any]) -> str:
+    """In a word or a code."""
+    if "document" in answer:
+        return str(answer["document"].get("outcome"))
+    return str(answer["refused"]["code"]) if "refused" in answer else "failed"
 
 
 def finished_before(record: AssessmentRecord, data_folder: Path) -> dict[str, Any] | None:

@@ -274,14 +274,21 @@ def release(
     study: Annotated[str, typer.Argument(help="The Study Instance UID, as the review page shows it.")],
     config: Config = None,
 ) -> None:
-    """Have a held study assessed as it is, though images of it seem to be missing."""
+    """Have a held study assessed as it is, though images of it seem to be missing.
+
+    A series with a slice missing inside is then refused, with the reason: nothing is measured across a gap.
+    """
     from dicom_node.audit.message import StudyPart
 
     with opened_ledger(config) as (settings, ledger), opened_trail(settings) as trail:
         if not ledger.release(study):
-            raise Refused("not_held", f"There is no held study {study}; the review page shows those there are.")
+            text = f"There is no held study {study} in {settings.data_folder}; the review page shows those there are."
+            raise Refused("not_held", f"{text} Is it the node of another --config?")
         trail.acted(operator(), StudyPart(study, ledger.patient_id(study)), f"marginwatch release {study}")
-    typer.echo(f"The study is assessed as it is, until another image of it comes. {NOT_FOR_DIAGNOSIS}")
+    text = (
+        "The study is assessed as it is, or refused where a slice is missing inside, until another image of it comes."
+    )
+    typer.echo(f"{text} {NOT_FOR_DIAGNOSIS}")
 
 
 @app.command()

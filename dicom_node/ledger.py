@@ -348,8 +348,10 @@ class Ledger:
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """The node's ledger, its data folder made where it is missing. Raises `Refused` ("database_unreachable")."""
-    settings.data_folder.mkdir(parents=True, exist_ok=True)
+    """The node's ledger, its data folder made where it is missing, for its own user only. Raises `Refused`
+    ("database_unreachable").
+    """
+    settings.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with reaching(settings.ledger_url):
         return Ledger(settings.ledger_url, clock=time.time)
 

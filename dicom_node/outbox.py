@@ -131,6 +131,7 @@ class Outbox:
             self._record(destination, owed, "failed", str(problem))
             return False
         self._record(destination, owed, "sent", f"{count} objects")
+        _LOG.info("%d objects were sent to %s", count, destination.name)
         return True
 
     def _sent(self, files: Sequence[Path], destination: Destination, owed: Send) -> int:

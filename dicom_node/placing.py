@@ -14,6 +14,7 @@ from pathlib import Path
 from dicom_node.digest import digest_of
 from dicom_node.durable import sync_entry
 from dicom_node.ledger import Ledger
+from dicom_node.logs import about
 from dicom_node.records import Arrival, Identity, Instance
 from dicom_node.store import Store
 
@@ -47,7 +48,8 @@ class Placing:
         problems: dict[Path, OSError] = {}
         for one in brought:
             try:
-                self._place(one, known.get(one.identity.sop_instance_uid), new)
+                with about(study_instance_uid=one.identity.study_instance_uid, step="place"):
+                    self._place(one, known.get(one.identity.sop_instance_uid), new)
             except OSError as problem:
                 problems[one.path] = problem
         self._store.sync()
@@ -100,4 +102,5 @@ class Placing:
         path = self._store.take_aside(one.identity, one.path, digest)
         self._store.sync()
         self._ledger.conflict(one.identity, path, sha256=digest)
-        _LOG.warning("an instance came again with other content; the first is kept, this one put aside")
+        uid = one.identity.sop_instance_uid
+        _LOG.warning("instance %s came again with other content; the first is kept, this one put aside", uid)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from ipaddress import ip_network
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -365,6 +366,8 @@ def _value(hint: Any, value: Any, key: str) -> Any:
         return Path(_expect(value, str, key))
     if hint is float and type(value) is int:
         return float(value)
+    if hint is float and not isfinite(_expect(value, float, key)):
+        raise ValueError(f"{key} must be a finite number")
     return _expect(value, hint, key)
 
 

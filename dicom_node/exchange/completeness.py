@@ -94,6 +94,7 @@ class Completeness:
         if verdict is not None and (verdict == _COMPLETE or verdict != study.held):
             self.ledger.settle(study, held=verdict)
             if verdict == _COMPLETE:
+                _LOG.info("the study is complete")
                 self._requests.forget("count", study.study_instance_uid)
                 self._requests.forget("missing", study.study_instance_uid)
             elif not study.held:

@@ -78,6 +78,8 @@ class Commitment:
             transaction_uid = str(dataset.TransactionUID)
         except BROKEN:
             return Reply(Status.CANNOT_UNDERSTAND, "The request cannot be read.")
+        if not wanted:
+            return Reply(Status.PROCESSING_FAILURE, "The request names no instance.")
         try:
             failed = self._missing(wanted)
         except Exception:  # noqa: BLE001  whatever keeps the node from looking: nothing may be promised

@@ -70,7 +70,9 @@ def _plain_identity(encoded: bytes, transfer_syntax_uid: str) -> Identity | None
         before = tag
         if tag > _LAST:
             break
-        if tag in _WANTED and value is not None:
+        if tag in _WANTED:
+            if value is None:  # longer than any that the standard allows
+                return None
             found[_WANTED[tag]] = value
     texts = {keyword: value.decode("ascii").strip(" \0") for keyword, value in found.items() if value.isascii()}
     escapes = any("\x1b" in text for text in texts.values())  # of ISO 2022: another character set follows

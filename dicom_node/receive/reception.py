@@ -68,7 +68,8 @@ class Reception:
         incoming = message.incoming
         if incoming is None:
             return Reply(Status.CANNOT_UNDERSTAND, "a C-STORE without a data set")
-        reply = _answered(lambda: self._kept(message, incoming, request))
+        source = f"{message.command.sop_instance_uid} from {request.calling_ae_title}"
+        reply = _answered(lambda: self._kept(message, incoming, request), source)
         if reply.status != Status.SUCCESS:
             incoming.drop()
         return reply
@@ -76,7 +77,7 @@ class Reception:
     def deposit(self, content: bytes, *, source: str = "", study_instance_uid: str = "") -> Reply:
         """Keep an instance that came in another way than by C-STORE, as a whole DICOM file. source: who it came from,
         an AE title; study_instance_uid: of which study it has to be, if not empty."""
-        return _answered(lambda: self._deposited(content, source, study_instance_uid))
+        return _answered(lambda: self._deposited(content, source, study_instance_uid), f"one by {source}")
 
     def commit(self, message: Message, request: Request) -> Reply:
         return self._commitment.requested(message, request)
@@ -142,15 +143,15 @@ def _unwritable(problem: OSError) -> str:
     return "The node cannot write to its disk."
 
 
-def _answered(keep: Callable[[], Reply]) -> Reply:
-    """What an attempt to keep an instance is answered with, also where it cannot be read."""
+def _answered(keep: Callable[[], Reply], what: str) -> Reply:
+    """What an attempt to keep an instance is answered with, also where it cannot be read. what: for the log."""
     try:
         reply = keep()
     except Refused as refused:
         reply = Reply(Status.CANNOT_UNDERSTAND, refused.text)
     if reply.status != Status.SUCCESS:
         with _about(reply.identity):
-            _LOG.warning("an instance was not stored (%04XH): %s", reply.status, reply.comment)
+            _LOG.warning("an instance was not stored, %r (%04XH): %s", what, reply.status, reply.comment)
     return reply
 
 

@@ -151,3 +151,11 @@ def test_postgresql_serves_ledger_and_queue():
     settings = replace(Settings(), database=replace(Settings().database, url=url))
     assert settings.ledger_url == "postgresql+psycopg://someone@db/marginwatch"
     assert settings.queue_url == url
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_numbers_are_finite(tmp_path, value):
+    config = tmp_path / "node.toml"
+    config.write_text(f'data_folder = "data"\n[listener]\nquiet_time_s = {value}\n')
+    with pytest.raises(Refused, match=r"listener\.quiet_time_s must be a finite number"):
+        load_settings(config)

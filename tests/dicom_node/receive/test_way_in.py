@@ -299,6 +299,12 @@ def test_only_what_lies_whole_on_the_disk_is_committed_to(bench):
     assert failed == {uids[0]: 0x0112, uids[1]: 0x0112, "1.2.3.99": 0x0112, uids[2]: 0x0119}
 
 
+def test_who_asks_for_nothing_is_promised_nothing(bench):
+    node = bench.node("listener")
+    with pytest.raises(ValueError, match="unpack"):  # no report comes
+        commitment(node, [])
+
+
 # -- an association that is killed in the middle
 
 

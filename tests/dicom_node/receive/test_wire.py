@@ -280,6 +280,12 @@ def test_the_quick_way_finds_whose_it_is_as_pydicom_does(syntax, values):
     assert quick_identity(lambda most: content[:most], syntax) == read_identity(content, syntax)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_patient_id_that_is_too_long_is_not_no_patient_id():
+    content = encoded(header(PatientID="9" * 3000), ExplicitVRLittleEndian)
+    assert quick_identity(lambda most: content[:most], ExplicitVRLittleEndian).patient_id == "9" * 3000
+
+
 @settings(max_examples=1000, deadline=None)
 @given(
     syntax=st.sampled_from(SYNTAXES[:2]),
