@@ -43,6 +43,8 @@ def set_up_logs(settings: LogSettings) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(logging.ERROR)  # what libraries say of their own working is not for the site's log
+    # A peer that is away is no error of the node's, and the node says itself which it is.
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     logging.getLogger("marginwatch").setLevel(settings.level.upper())
 
 

@@ -284,6 +284,11 @@ class Settings:
     fetch: FetchSettings = field(default_factory=FetchSettings)
     pacs: tuple[Pacs, ...] = ()
 
+    def __post_init__(self) -> None:
+        page, listener = self.review, self.listener
+        if page.port == listener.port and page.host == listener.host:
+            raise ValueError("review.port must be another port than listener.port")
+
     @property
     def ledger_url(self) -> str:
         """The SQLAlchemy URL of the ledger."""

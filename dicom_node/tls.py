@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 from dicom_node.refusal import Refused
 from dicom_node.settings import ReviewSettings, TlsSettings
@@ -35,12 +36,15 @@ def _server_context(keys: str, certificate: str, key: str, ca: str = "") -> ssl.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     try:
+        for file in filter(None, (certificate, key, ca)):
+            Path(file).open("rb").close()  # says which one it is that is not there
         # A key with a passphrase would ask for it on the terminal; the empty one makes it fail.
         context.load_cert_chain(certificate, key, password="")
         if ca:
             context.load_verify_locations(ca)
             context.verify_mode = ssl.CERT_REQUIRED
     except OSError as problem:  # SSLError too
-        text = f"{keys} cannot be used ({problem.strerror or problem}); "
+        which = f", {problem.filename}" if problem.filename else ""
+        text = f"{keys} cannot be used ({problem.strerror or problem}{which}); "
         raise Refused("bad_tls", text + "give a PEM certificate chain and its key without a passphrase.") from None
     return context

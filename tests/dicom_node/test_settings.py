@@ -159,3 +159,10 @@ def test_numbers_are_finite(tmp_path, value):
     config.write_text(f'data_folder = "data"\n[listener]\nquiet_time_s = {value}\n')
     with pytest.raises(Refused, match=r"listener\.quiet_time_s must be a finite number"):
         load_settings(config)
+
+
+def test_page_and_listener_need_a_port_each(tmp_path):
+    config = tmp_path / "node.toml"
+    config.write_text('listener = { host = "127.0.0.1", port = 8104 }\nreview = { port = 8104 }\n')
+    with pytest.raises(Refused, match=r"review\.port must be another port"):
+        load_settings(config)
